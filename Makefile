@@ -1,0 +1,38 @@
+# Two commands for everybody: `make demo` and `make test`. Both make .venv on first use.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+# The CPU build; on a machine with a GPU: make TORCH="torch>=2.13,<2.14" demo
+TORCH ?= torch==2.13.0
+
+.PHONY: demo run test check bench clean
+
+demo: $(VENV)/.installed
+	$(PY) -m app.demo
+
+run: $(VENV)/.installed
+	$(PY) -m app
+
+test: $(VENV)/.installed-dev
+	$(PY) -m pytest
+
+check: $(VENV)/.installed-dev
+	$(PY) -m ruff check app tests bench
+	$(PY) -m ruff format --check app tests bench
+	$(PY) -m mypy app
+
+bench: $(VENV)/.installed
+	$(PY) -m bench.first_byte
+
+$(VENV)/.installed: requirements.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,81 @@
+"""Every setting, read once from the environment (or `.env`) and frozen.
+
+Only `main.py` and `__main__.py` see this object; everyone else is handed plain values.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+PortList = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """The configuration of one process; `.env.example` explains each variable."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 7860
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+
+    enable_v4_structured: bool = True
+    summary_engine: Literal["local", "extractive"] = "local"
+    fallback_engine: Literal["extractive", "none"] = "extractive"
+    v4_model_id: str = "microsoft/Phi-3-mini-4k-instruct"
+    v4_model_revision: str | None = None
+    v4_weights: Literal["auto", "float32", "bfloat16", "int8", "int4"] = "auto"
+    trust_remote_code: bool = False
+    hf_token: str | None = Field(default=None, repr=False)
+    preload_models: bool = False
+    memory_limit_bytes: Annotated[int, Field(gt=0)] | None = None
+
+    max_concurrent_generations: Annotated[int, Field(ge=1)] = 1
+    max_queue: Annotated[int, Field(ge=0)] = 64
+    generation_timeout_seconds: Annotated[float, Field(gt=0)] = 1800.0
+
+    sessions_ttl_seconds: Annotated[float, Field(ge=0)] = 600.0
+    cancel_after_disconnect_seconds: Annotated[float, Field(ge=0)] = 3600.0
+    heartbeat_seconds: Annotated[float, Field(gt=0, le=15)] = 10.0
+
+    summary_cache_ttl_seconds: Annotated[float, Field(ge=0)] = 3600.0
+    summary_cache_size: Annotated[int, Field(ge=0)] = 256
+    page_cache_ttl_seconds: Annotated[float, Field(ge=0)] = 600.0
+    page_cache_size: Annotated[int, Field(ge=0)] = 256
+
+    fetch_allow_hosts: CommaList = ()
+    fetch_ports: PortList = (80, 443, 8080, 8443)
+    fetch_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    fetch_max_bytes: Annotated[int, Field(gt=0)] = 5_000_000
+    fetch_max_redirects: Annotated[int, Field(ge=0)] = 5
+
+    api_keys: CommaList = Field(default=(), repr=False)
+    rate_limit: str | None = None
+    cors_origins: CommaList = ("*",)
+    max_body_bytes: Annotated[int, Field(gt=0)] = 2_000_000
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _rate_limit_is_known(cls, value: str | None) -> str | None:
+        from limits import parse
+
+        if value is not None:
+            try:
+                parse(value)
+            except ValueError:
+                raise ValueError("write it as in 60/minute or 1000/hour") from None
+        return value

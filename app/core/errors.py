@@ -1,0 +1,152 @@
+"""Every error that a client can see, and the one place where each gets its code and status.
+
+    AppError
+    ├── InvalidInput        422  the request is legal HTTP, but what it asks for is not allowed
+    ├── Unauthorized        401  a key is needed and none, or a wrong one, came
+    ├── UnknownSession      404  no session of that id belongs to the caller
+    ├── SessionBusy         409  that session id is running something else right now
+    ├── EventsGone          410  the events after that index are no longer kept
+    ├── BodyTooLarge        413  the request body is over the limit
+    ├── Overloaded          429  as many requests run and wait as this server allows
+    ├── ScrapeFailed        400  the page could not be fetched, or holds no article
+    ├── Unsupported         400  the engine cannot honour a field of the request
+    ├── EngineUnavailable   503  the model is missing, still loading, or does not fit in memory
+    ├── GenerationFailed    500  the engine failed after it had accepted the request
+    ├── TimedOut            504  the generation took longer than it may
+    ├── Cancelled           499  somebody cancelled the session
+    ├── Interrupted         503  the server stopped while the session was running
+    └── InternalError       500  a defect of this server; its log has the traceback
+
+`code` is the contract and what tests assert. `message` is for people: it names the fix and never
+holds a traceback, a path or a secret. The exception handler turns an error into a response before
+the first byte; after it, the session's supervisor turns it into the terminal event.
+"""
+
+from __future__ import annotations
+
+
+class AppError(Exception):
+    """Base of all errors that a client may see."""
+
+    code = "internal_error"
+    status = 500
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.code
+        self.status = status or self.status
+        self.retry_after_s = retry_after_s
+
+
+class InvalidInput(AppError):
+    """The request is well-formed HTTP, but what it asks for is not allowed."""
+
+    code = "invalid_input"
+    status = 422
+
+
+class Unauthorized(AppError):
+    """A key is needed and none, or a wrong one, came."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class UnknownSession(AppError):
+    """No session of that id belongs to the caller."""
+
+    code = "unknown_session"
+    status = 404
+
+
+class SessionBusy(AppError):
+    """That session id is running something else right now."""
+
+    code = "session_busy"
+    status = 409
+
+
+class EventsGone(AppError):
+    """The events after that index are no longer kept."""
+
+    code = "events_gone"
+    status = 410
+
+
+class BodyTooLarge(AppError):
+    """The request body is over the limit."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class Overloaded(AppError):
+    """As many requests run and wait as this server allows."""
+
+    code = "overloaded"
+    status = 429
+
+
+class ScrapeFailed(AppError):
+    """The page could not be fetched, or holds no article; `code` says which.
+
+    Codes: blocked_url, dns_failed, connect_failed, fetch_timeout, http_error, too_large,
+    too_many_redirects, unsupported_type, bad_encoding, no_article.
+    """
+
+    code = "scrape_failed"
+    status = 400
+
+
+class Unsupported(AppError):
+    """The engine cannot honour a field of the request."""
+
+    code = "unsupported"
+    status = 400
+
+
+class EngineUnavailable(AppError):
+    """The model is missing, still loading, or does not fit in memory."""
+
+    code = "model_unavailable"
+    status = 503
+
+
+class GenerationFailed(AppError):
+    """The engine failed after it had accepted the request."""
+
+    code = "generation_failed"
+    status = 500
+
+
+class TimedOut(AppError):
+    """The generation took longer than it may."""
+
+    code = "timeout"
+    status = 504
+
+
+class Cancelled(AppError):
+    """Somebody cancelled the session."""
+
+    code = "cancelled"
+    status = 499
+
+
+class Interrupted(AppError):
+    """The server stopped while the session was running."""
+
+    code = "interrupted"
+    status = 503
+
+
+class InternalError(AppError):
+    """A defect of this server; its log has the traceback."""
