@@ -1,0 +1,74 @@
+"""The only place where events become Server-Sent Events.
+
+Framing is sse-starlette's. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import AppStatus
+
+from app.stream.event import Data, Event
+from app.stream.log import Header
+from app.stream.session import Sessions
+
+SEND_TIMEOUT_S = 300.0
+
+# Legal in JSON and in SSE, yet many line readers (Python's splitlines among them) break at them.
+_LINE_SEPARATORS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+# Sessions are ended by the server itself before it waits for its connections (`__main__`): each
+# stream gets its terminal event, instead of being cut off by the library's own drain.
+AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
+
+
+def compact_json(value: Any) -> str:
+    """Return JSON on one line without white space, safe for readers that split lines."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.translate(_LINE_SEPARATORS).encode("utf-8", "replace").decode()
+
+
+def encode(data: Data) -> str:
+    """Return the `data` of an event as text."""
+    return data if isinstance(data, str) else compact_json(data)
+
+
+def frame(session_id: str, event: Event) -> ServerSentEvent:
+    """Return the frame of an event; its id is `session_id:index`."""
+    return ServerSentEvent(
+        data=encode(event.data),
+        event=event.kind or None,
+        id=f"{session_id}:{event.index}",
+        sep="\n",
+    )
+
+
+def stream_response(
+    sessions: Sessions, header: Header, after: int = -1, *, heartbeat_s: float = 10.0
+) -> EventSourceResponse:
+    """Answer with a session's events above `after`, heartbeats while there are none."""
+
+    async def frames() -> AsyncGenerator[ServerSentEvent, None]:
+        async with aclosing(sessions.follow(header, after)) as events:
+            async for event in events:
+                yield frame(header.session_id, event)
+
+    return EventSourceResponse(
+        frames(),
+        # Starlette would add a charset parameter; the contract has none (C1).
+        headers={
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-cache",
+            "X-Accel-Buffering": "no",
+            "X-Session-ID": header.session_id,
+        },
+        sep="\n",
+        ping=heartbeat_s,
+        ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
+        send_timeout=SEND_TIMEOUT_S,
+    )

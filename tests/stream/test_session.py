@@ -1,0 +1,279 @@
+"""Sessions on the memory log, without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+
+import pytest
+
+from app.core.errors import AppError, GenerationFailed, Overloaded, SessionBusy
+from app.stream.event import Draft, Event
+from app.stream.log import Header
+from app.stream.memory import MemoryLog
+from app.stream.session import Sessions
+
+WAIT_S = 5.0
+END = Draft("result", "", terminal=True)
+Generator = Callable[[], AsyncGenerator[Draft, None]]
+
+
+def failure(error: AppError) -> Draft:
+    return Draft("error", {"code": error.code}, terminal=True)
+
+
+def open_sessions(**options: object) -> Sessions:
+    return Sessions(MemoryLog(), endings={"k": failure}, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def sessions() -> AsyncIterator[Sessions]:
+    opened = open_sessions()
+    yield opened
+    await opened.aclose()
+    assert opened.active == 0
+
+
+class Source:
+    """A generator that gives what is put in, and knows whether it was closed."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[Draft | Exception] = asyncio.Queue()
+        self.started = 0
+        self.closed = asyncio.Event()
+
+    def __call__(self) -> AsyncGenerator[Draft, None]:
+        return self._drafts()
+
+    async def _drafts(self) -> AsyncGenerator[Draft, None]:
+        self.started += 1
+        try:
+            while True:
+                item = await self.queue.get()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self.closed.set()
+
+    def put(self, *items: Draft | Exception) -> None:
+        for item in items:
+            self.queue.put_nowait(item)
+
+
+async def all_events(sessions: Sessions, header: Header, after: int = -1) -> list[Event]:
+    async with asyncio.timeout(WAIT_S), aclosing(sessions.follow(header, after)) as events:
+        return [event async for event in events]
+
+
+def texts(events: list[Event]) -> list[object]:
+    return [event.data for event in events if not event.terminal]
+
+
+async def test_followers_see_everything_wherever_they_join(sessions: Sessions) -> None:
+    """Contract 3: a second follower; rule 3: one loop for replay and live."""
+    source = Source()
+    header = await sessions.start("k", source)
+    source.put(Draft("", "a"), Draft("", "b"))
+    first = asyncio.create_task(all_events(sessions, header))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(all_events(sessions, header, 0))
+    source.put(Draft("", "c"), END)
+    assert texts(await first) == ["a", "b", "c"]
+    assert texts(await second) == ["b", "c"]
+    assert texts(await all_events(sessions, header)) == ["a", "b", "c"]
+    assert source.started == 1
+
+
+async def test_a_cursor_at_the_end_of_an_ended_session_ends_at_once(sessions: Sessions) -> None:
+    source = Source()
+    source.put(END)
+    header = await sessions.start("k", source)
+    assert len(await all_events(sessions, header)) == 1
+    assert await all_events(sessions, header, 0) == []
+
+
+@pytest.mark.parametrize(
+    ("thrown", "code"),
+    [(GenerationFailed("no"), "generation_failed"), (RuntimeError("no"), "internal_error")],
+)
+async def test_a_failing_generator_ends_in_one_error_event(
+    sessions: Sessions, thrown: Exception, code: str
+) -> None:
+    """Rule 2, S1.26."""
+    source = Source()
+    source.put(Draft("", "a"), thrown)
+    events = await all_events(sessions, await sessions.start("k", source))
+    assert [e.terminal for e in events] == [False, True]
+    assert events[-1].data == {"code": code}
+
+
+async def test_a_generator_that_just_stops_ends_in_an_error(sessions: Sessions) -> None:
+    async def silent() -> AsyncGenerator[Draft, None]:
+        yield Draft("", "a")
+
+    events = await all_events(sessions, await sessions.start("k", silent))
+    assert events[-1].data == {"code": "internal_error"}
+
+
+async def test_cancel_closes_the_generator_and_ends_the_log_once(sessions: Sessions) -> None:
+    """S1.25, S1.32, rule 5."""
+    source = Source()
+    header = await sessions.start("k", source, session_id="mine")
+    source.put(Draft("", "a"))
+    following = asyncio.create_task(all_events(sessions, header))
+    await asyncio.sleep(0)
+    sessions.cancel("", "mine")
+    sessions.cancel("", "mine")
+    events = await following
+    assert [e.data for e in events if e.terminal] == [{"code": "cancelled"}]
+    await asyncio.wait_for(source.closed.wait(), WAIT_S)
+
+
+async def test_a_session_cancelled_before_its_first_step_still_ends(sessions: Sessions) -> None:
+    """Rule 2: a task cancelled before its first step never runs its `finally` (measured)."""
+    source = Source()
+    starting = asyncio.create_task(sessions.start("k", source, session_id="mine"))
+    await asyncio.sleep(0)
+    sessions.cancel("", "mine")
+    events = await all_events(sessions, await starting)
+    assert [e.data for e in events] == [{"code": "cancelled"}]
+
+
+async def test_cancel_does_not_wait_for_a_model_that_is_slow_to_stop(sessions: Sessions) -> None:
+    """Contract 3: the log ends; the place stays taken until the model has really stopped."""
+    stopping, stopped = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> AsyncGenerator[Draft, None]:
+        try:
+            yield Draft("", "a")
+            await asyncio.Event().wait()
+        finally:
+            stopping.set()
+            await stopped.wait()
+
+    header = await sessions.start("k", stubborn, session_id="mine")
+    following = asyncio.create_task(all_events(sessions, header))
+    await asyncio.sleep(0.01)
+    sessions.cancel("", "mine")
+    assert (await following)[-1].data == {"code": "cancelled"}
+    await asyncio.wait_for(stopping.wait(), WAIT_S)
+    assert sessions.active == 1
+    stopped.set()
+
+
+async def test_a_cancelled_id_may_start_afresh(sessions: Sessions) -> None:
+    """Pitfall: a cancelled session id stayed cancelled for ever."""
+    old, new = Source(), Source()
+    await sessions.start("k", old, session_id="mine", fingerprint="one")
+    sessions.cancel("", "mine")
+    new.put(Draft("", "new"), END)
+    header = await sessions.start("k", new, session_id="mine", fingerprint="two")
+    assert texts(await all_events(sessions, header)) == ["new"]
+
+
+async def test_the_same_request_is_one_session(sessions: Sessions) -> None:
+    """Contract 3: asked for twice at once, generated once."""
+    source, other = Source(), Source()
+    first = await sessions.start("k", source, fingerprint="f")
+    second = await sessions.start("k", other, fingerprint="f")
+    assert first == second
+    assert other.started == 0
+
+
+async def test_one_owners_session_is_not_anothers(sessions: Sessions) -> None:
+    """Contract 3, pitfall: anyone could replay or cancel another's session by id."""
+    source = Source()
+    await sessions.start("k", source, owner="anna", session_id="mine", fingerprint="f")
+    assert await sessions.find("bert", "mine") is None
+    sessions.cancel("bert", "mine")
+    other = Source()
+    header = await sessions.start("k", other, owner="bert", session_id="mine", fingerprint="f")
+    other.put(END)
+    await all_events(sessions, header)
+    assert sessions.active >= 1
+    assert not source.closed.is_set()
+
+
+async def test_an_id_that_runs_something_else_is_busy(sessions: Sessions) -> None:
+    await sessions.start("k", Source(), session_id="mine", fingerprint="f")
+    with pytest.raises(SessionBusy):
+        await sessions.start("k", Source(), session_id="mine", fingerprint="g")
+
+
+async def test_the_last_follower_to_leave_starts_the_timer_and_a_new_one_stops_it(
+    sessions: Sessions,
+) -> None:
+    """S1.30, S2.12, S4.14."""
+    source = Source()
+    header = await sessions.start("k", source, linger_s=0.2)
+    source.put(Draft("", "a"))
+    for _ in range(2):
+        async with aclosing(sessions.follow(header)) as events:
+            await anext(events)
+    async with aclosing(sessions.follow(header)) as events:
+        await anext(events)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(source.closed.wait()), 0.4)
+    await asyncio.wait_for(source.closed.wait(), WAIT_S)
+    assert (await all_events(sessions, header))[-1].data == {"code": "cancelled"}
+
+
+async def test_without_a_linger_time_a_session_outlives_its_followers(sessions: Sessions) -> None:
+    """Contract 3: 0 = never."""
+    source = Source()
+    header = await sessions.start("k", source)
+    source.put(Draft("", "a"))
+    async with aclosing(sessions.follow(header)) as events:
+        await anext(events)
+    source.put(Draft("", "b"), END)
+    assert texts(await all_events(sessions, header)) == ["a", "b"]
+
+
+async def test_a_session_that_takes_too_long_ends_with_timeout() -> None:
+    """A8: also after a timeout."""
+    sessions = open_sessions(timeout_s=0.05)
+    events = await all_events(sessions, await sessions.start("k", Source()))
+    assert events[-1].data == {"code": "timeout"}
+    await sessions.aclose()
+
+
+async def test_over_the_limit_a_reservation_is_refused_and_given_back() -> None:
+    """Contract 8: over it 429 before any work."""
+    sessions = open_sessions(max_active=2)
+    await sessions.start("k", Source())
+    with sessions.reserve(), pytest.raises(Overloaded) as full, sessions.reserve():
+        pass
+    assert full.value.retry_after_s is not None
+    with sessions.reserve():
+        pass
+    await sessions.aclose()
+
+
+async def test_stopping_tells_every_stream_and_leaves_no_task() -> None:
+    """Architecture: sessions are closed before uvicorn waits for connections."""
+    before = asyncio.all_tasks()
+    sessions = open_sessions()
+    following = []
+    for _ in range(5):
+        header = await sessions.start("k", Source())
+        following.append(asyncio.create_task(all_events(sessions, header)))
+    await asyncio.sleep(0)
+    await sessions.end_all()
+    for events in await asyncio.gather(*following):
+        assert events[-1].data == {"code": "interrupted"}
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_slow_reader_does_not_slow_the_producer(sessions: Sessions) -> None:
+    """Rule 8."""
+    source = Source()
+    header = await sessions.start("k", source)
+    async with aclosing(sessions.follow(header)) as asleep:
+        source.put(*(Draft("", str(i)) for i in range(1000)), END)
+        await anext(asleep)
+        events = await all_events(sessions, header)
+        assert len(events) == 1001
+        rest = [event async for event in asleep]
+    assert len(rest) == 1000
