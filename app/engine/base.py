@@ -99,6 +99,10 @@ class Engine(Protocol):
     @property
     def model(self) -> str: ...
 
+    def facts(self) -> dict[str, str]:
+        """Return what else clients should know of the model, such as its weight format and why."""
+        ...
+
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Item, None]:
         """Yield the output; closing the generator cancels the work.
 
@@ -112,6 +116,10 @@ class Engine(Protocol):
 
     async def unavailable(self) -> str | None:
         """Say why the engine could not serve now, or None; never loads anything."""
+        ...
+
+    async def prepare(self) -> None:
+        """Begin what must be done before the engine can serve, such as a download; do not wait."""
         ...
 
     async def aclose(self) -> None:

@@ -56,8 +56,15 @@ class ExtractiveEngine:
                 await asyncio.sleep(0)
         yield Finish("stop", prompt_tokens=prompt_tokens, completion_tokens=len(pieces))
 
+    def facts(self) -> dict[str, str]:
+        """Nothing: there is no model."""
+        return {}
+
     async def unavailable(self) -> None:
         """It can always serve."""
+
+    async def prepare(self) -> None:
+        """Nothing to prepare."""
 
     async def aclose(self) -> None:
         """It holds nothing."""

@@ -1,0 +1,254 @@
+"""Holds a generation to a JSON schema, and ends it inside its budget: a logits processor.
+
+llguidance says which tokens may come next. On top of that, every token that could open something
+new is allowed only if the shortest closing of the text after it still fits in what remains of the
+budget; when nothing else fits, that closing is all that is left. It knows nothing of models or
+threads; torch and llguidance are imported when the first schema arrives.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from app.core.errors import GenerationFailed, Unsupported
+from app.engine.budget import CHARS_PER_TOKEN, fit_schema
+from app.engine.closing import Closer, compile_grammar, required_names
+
+if TYPE_CHECKING:
+    import torch
+
+# A token that opens something is checked one by one (30 to 400 microseconds each): the likeliest.
+CHECKED_TOKENS = 16
+# Half a character (3 bytes), an escape, and the ellipsis of a string that may not be empty.
+TEXT_SLACK_TOKENS = 8
+_FRAGILE = frozenset(("pattern", "format", "patternProperties", "propertyNames", "multipleOf"))
+
+
+class Vocabulary:
+    """A tokenizer as llguidance sees it; made once for each loaded model (0.3 s for 32,000)."""
+
+    def __init__(self, tokenizer: Any, eos_ids: Sequence[int]) -> None:
+        """Wrap a fast Hugging Face tokenizer.
+
+        Raises:
+            Unsupported: `no_grammar`, when the tokenizer is not a fast one.
+        """
+        from llguidance import LLTokenizer
+
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None or not eos_ids:
+            raise Unsupported(
+                "This model's tokenizer cannot be held to a JSON schema: choose another model.",
+                code="no_grammar",
+            )
+        spec = json.loads(backend.to_str())
+        spec["padding"] = spec["truncation"] = None
+        self.tokens = LLTokenizer(json.dumps(spec), eos_token=list(eos_ids))
+        self.eos_ids = frozenset(eos_ids)
+        self.size = int(self.tokens.vocab_size)
+        self._plain: torch.Tensor | None = None
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return the bytes that a token stands for."""
+        return bytes(self.tokens.decode_bytes([token]))
+
+    def encode(self, data: bytes) -> list[int]:
+        """Return tokens that spell `data` exactly, also when it starts inside a character."""
+        start = 0
+        while start < len(data) and 0x80 <= data[start] < 0xC0:
+            start += 1
+        head = [token for byte in data[:start] for token in self._encode(bytes([byte]))]
+        return head + self._encode(data[start:])
+
+    def _encode(self, data: bytes) -> list[int]:
+        found = list(self.tokens.tokenize_bytes(data)) if data else []
+        if bytes(self.tokens.decode_bytes(found)) != data:
+            raise Unsupported(
+                "This model's tokenizer cannot spell JSON: choose another model.", code="no_grammar"
+            )
+        return found
+
+    def plain(self) -> torch.Tensor:
+        """Return which tokens can neither end a string nor escape: (vocabulary,) bool."""
+        import torch
+
+        if self._plain is None:
+            flags = [not set(self.bytes_of(token)) & {0x22, 0x5C} for token in range(self.size)]
+            self._plain = torch.tensor(flags)
+        return self._plain
+
+
+class GrammarProcessor:
+    """The state of one constrained generation: of one sequence, from its first new token on.
+
+    Invariant: `_plan` is a list of tokens that completes the object, and fits in what remains.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        schema: Mapping[str, Any],
+        *,
+        max_tokens: int,
+        chars_per_token: float = CHARS_PER_TOKEN,
+    ) -> None:
+        """Compile the schema, with the lengths of its strings fitted to the budget.
+
+        Raises:
+            Unsupported: `unsupported_schema`, or `budget_too_small` when even the shortest object
+                needs more than `max_tokens`.
+        """
+        from llguidance import LLMatcher
+
+        compile_grammar(schema)
+        fitted = fit_schema(schema, max_tokens, chars_per_token=chars_per_token)
+        grammar = compile_grammar(fitted)
+        self._vocabulary = vocabulary
+        self._matcher = LLMatcher(vocabulary.tokens, grammar, log_level=0)
+        self._closer = Closer(grammar, required=required_names(fitted))
+        self._remaining = max_tokens
+        self._seen: int | None = None
+        self._ended = False
+        fragile, literal = _traits(fitted)
+        self._fragile = fragile
+        self._slack = TEXT_SLACK_TOKENS + (len(vocabulary.encode(literal)) if literal else 0)
+        self._closing = self._closer.closing()
+        self._plan = vocabulary.encode(self._closing)
+        if len(self._plan) > max_tokens:
+            raise Unsupported(
+                f"The shortest object of the JSON schema takes {len(self._plan)} tokens: raise "
+                f"max_tokens from {max_tokens}.",
+                code="budget_too_small",
+            )
+
+    @property
+    def complete(self) -> bool:
+        """The text is a whole value of the schema, and nothing may follow it."""
+        return self._ended or (self._closer.complete and bool(self._matcher.is_stopped()))
+
+    def advance(self, ids: Sequence[int]) -> None:
+        """Take the tokens that are new in `ids`, the whole sequence; the first call sees a prompt.
+
+        Raises:
+            GenerationFailed: a token came that the grammar does not allow.
+        """
+        seen = len(ids) if self._seen is None else self._seen
+        for token in ids[seen:]:
+            self._take(int(token))
+        self._seen = len(ids)
+
+    def _take(self, token: int) -> None:
+        if self.complete:
+            return
+        if token in self._vocabulary.eos_ids and self._closer.complete:
+            self._ended = True
+            return
+        data = self._vocabulary.bytes_of(token)
+        if not self._matcher.consume_token(token) or not self._closer.take(data):
+            raise GenerationFailed("The model left the grammar of the JSON schema.")
+        self._remaining -= 1
+        followed = self._plan[1:] if self._plan and self._plan[0] == token else None
+        closing = self._closer.follow(self._closing, data)
+        if closing is not None:
+            self._closing = closing
+            self._plan = self._vocabulary.encode(closing)
+        # A closing that is a few tokens too long does no harm while there is room.
+        if closing is None or self._remaining - len(self._plan) <= self._slack:
+            self._closing = self._closer.closing()
+            self._plan = self._vocabulary.encode(self._closing)
+        if followed is not None and len(followed) < len(self._plan):
+            self._plan = followed
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Mask the logits. input_ids: (1, tokens) int64, scores: (1, model vocabulary) float."""
+        import torch
+
+        if self._seen is None or self._seen != input_ids.shape[1]:
+            self.advance(input_ids[0].tolist())
+        allowed = torch.zeros(scores.shape[-1], dtype=torch.bool)
+        if self._plan and len(self._plan) >= self._remaining and not self.complete:
+            allowed[self._plan[0]] = True
+        else:
+            mask = self._mask()[: scores.shape[-1]]
+            if not self.complete:
+                mask = self._within_budget(mask, scores[0, : mask.shape[0]])
+            allowed[: mask.shape[0]] = mask
+        return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
+
+    def _mask(self) -> torch.Tensor:
+        """Return what the grammar allows: (vocabulary,) bool. A plain unpacking: 20 us for 32,000.
+
+        llguidance's own torch helper compiles a kernel and takes 46 ms a step on CPU.
+        """
+        import numpy as np
+        import torch
+
+        words = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        bits = np.unpackbits(words, bitorder="little", count=self._vocabulary.size)
+        if self._matcher.is_error():
+            raise GenerationFailed("The grammar of the JSON schema became too complex.")
+        return torch.from_numpy(bits.view(np.bool_))
+
+    def _within_budget(self, mask: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Leave of `mask` what can still be closed in time; both are (vocabulary,)."""
+        import torch
+
+        risky = mask
+        allowed = torch.zeros_like(mask)
+        spare = self._remaining - len(self._plan)
+        if spare > self._slack and not self._fragile and self._in_value_string():
+            plain = self._vocabulary.plain()[: mask.shape[0]]
+            allowed, risky = mask & plain, mask & ~plain
+        sure = self._plan[:1] or [token for token in self._vocabulary.eos_ids if mask[token]]
+        allowed[sure] = True
+        count = min(CHECKED_TOKENS, int(risky.sum()))
+        likely = scores.masked_fill(~risky, -torch.inf).topk(count).indices
+        for token in likely.tolist():
+            if token not in sure:
+                allowed[token] = self._can_close_after(token)
+        return allowed
+
+    def _in_value_string(self) -> bool:
+        """The text ends inside a string that is not the name of a member."""
+        end = self._closing.find(b'"')
+        return self._closer.in_string and self._closing[end + 1 : end + 2] != b":"
+
+    def _can_close_after(self, token: int) -> bool:
+        after = self._closer.copy()
+        data = self._vocabulary.bytes_of(token)
+        if not after.take(data):
+            return False
+        if after.complete:
+            return True
+        room = self._remaining - 1
+        try:
+            closing = after.follow(self._closing, data) or after.closing()
+            return len(self._vocabulary.encode(closing)) <= room
+        except Unsupported:
+            return False
+
+
+def _traits(schema: object) -> tuple[bool, bytes]:
+    """Tell whether plain text may lengthen the closing, and return the longest fixed literal."""
+    fragile, literal = False, b""
+    if isinstance(schema, Mapping):
+        fragile = bool(_FRAGILE & schema.keys()) or _least(schema) > 1
+        values: Iterable[Any] = schema["enum"] if isinstance(schema.get("enum"), list) else ()
+        if "const" in schema:
+            values = (*values, schema["const"])
+        texts = (json.dumps(value, ensure_ascii=False).encode() for value in values)
+        literal = max(texts, key=len, default=b"")
+        schema = list(schema.values())
+    if isinstance(schema, list | tuple):
+        for below in schema:
+            below_fragile, below_literal = _traits(below)
+            fragile = fragile or below_fragile
+            literal = max(literal, below_literal, key=len)
+    return fragile, literal
+
+
+def _least(schema: Mapping[str, Any]) -> int:
+    least = schema.get("minLength")
+    return least if isinstance(least, int) else 0

@@ -1,0 +1,5 @@
+"""Fixtures of the engine tests."""
+
+from tests.checkpoints import checkpoint, fallback_checkpoint
+
+__all__ = ["checkpoint", "fallback_checkpoint"]

@@ -1,0 +1,163 @@
+"""Formats, need and room, without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import EngineUnavailable
+from app.engine.weights import (
+    FORMATS,
+    Checkpoint,
+    available_bytes,
+    choose,
+    need_bytes,
+    read_checkpoint,
+)
+
+PHI3 = {
+    "num_hidden_layers": 32,
+    "hidden_size": 3072,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 4096,
+}
+PHI3_ELEMENTS = 3_821_079_552
+GB = 1_000_000_000
+
+
+def write_checkpoint(folder: Path, shapes: dict[str, list[int]], config: dict[str, object]) -> Path:
+    header = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        size = 2 * shape[0] * shape[1]
+        entry = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
+        header[name] = entry  # type: ignore[assignment]
+        end += size
+    data = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(data).to_bytes(8, "little") + data + bytes(end))
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def phi3(**changes: object) -> Checkpoint:
+    return Checkpoint(PHI3_ELEMENTS, 100_000_000, {**PHI3, **changes})
+
+
+def test_the_sizes_come_from_the_headers_and_a_tied_head_counts_once(tmp_path: Path) -> None:
+    """C12: the need is computed from the checkpoint's own sizes."""
+    shapes = {"model.embed_tokens.weight": [10, 4], "lm_head.weight": [10, 4], "model.w": [4, 4]}
+    tied = write_checkpoint(tmp_path, shapes, {"tie_word_embeddings": True})
+    assert read_checkpoint(tied).elements == 56
+    untied = write_checkpoint(tmp_path, shapes, {"tie_word_embeddings": False})
+    assert read_checkpoint(untied).elements == 96
+    del shapes["lm_head.weight"]
+    created = write_checkpoint(tmp_path, shapes, {"tie_word_embeddings": False})
+    assert read_checkpoint(created).elements == 96
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, (9).to_bytes(8, "little") + b"not json!"])
+def test_a_damaged_file_is_refused_before_anything_is_loaded(
+    tmp_path: Path, content: bytes
+) -> None:
+    """C12, C19."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(EngineUnavailable) as caught:
+        read_checkpoint(tmp_path)
+    assert caught.value.code == "model_load_failed"
+
+
+def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
+    """C19: a download that stopped half-way is not a model."""
+    folder = write_checkpoint(tmp_path, {"model.w": [64, 64]}, {})
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(EngineUnavailable) as caught:
+        read_checkpoint(folder)
+    assert caught.value.code == "model_load_failed"
+
+
+def test_the_need_of_phi3_agrees_with_the_measurement() -> None:
+    """C12: measured 16.4 GB peak in float32 and 8.4 in bfloat16 with a 1,024-token prompt."""
+    need = [need_bytes(phi3(), f, context_tokens=1024, prompt_tokens=1024) for f in FORMATS[:2]]
+    assert 16.4 * GB <= need[0] <= 17.2 * GB
+    assert 8.2 * GB <= need[1] <= 9.0 * GB
+
+
+@pytest.mark.parametrize(
+    ("room", "chosen"), [(24 * GB, "float32"), (16 * GB, "bfloat16"), (None, "float32")]
+)
+def test_auto_takes_the_largest_format_that_fits(room: int | None, chosen: str) -> None:
+    """C12: float32 if it fits, else the next one; and it says why."""
+    choice = choose(phi3(), available=room, context_tokens=4096, prompt_tokens=3072)
+    assert choice.format.name == chosen
+    assert chosen in choice.reason or "float32 needs" in choice.reason
+
+
+@pytest.mark.parametrize("weights", ["float32", "auto"])
+def test_what_cannot_fit_is_refused_with_numbers_and_the_fix(weights: str) -> None:
+    """C12: a clear error, never an out-of-memory kill."""
+    with pytest.raises(EngineUnavailable) as caught:
+        choose(phi3(), weights=weights, available=GB, context_tokens=4096, prompt_tokens=3072)
+    assert caught.value.code == "not_enough_memory"
+    assert "1.0 GB" in caught.value.message
+    assert "float32 needs" in caught.value.message
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4", "float8"])
+def test_a_format_that_cannot_be_loaded_is_refused(weights: str) -> None:
+    """C12: the seam for the quantised formats."""
+    with pytest.raises(EngineUnavailable) as caught:
+        choose(phi3(), weights=weights, available=None, context_tokens=4096, prompt_tokens=1)
+    assert caught.value.code == "weights_unsupported"
+
+
+def fake_machine(root: Path, files: dict[str, str]) -> Path:
+    for name, text in {"proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 8000 kB\n", **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_without_a_cgroup_the_kernels_number_counts(tmp_path: Path) -> None:
+    """C12."""
+    assert available_bytes(root=fake_machine(tmp_path, {})) == 8_192_000
+    assert available_bytes(root=tmp_path, limit_bytes=5) == 5
+    assert available_bytes(root=tmp_path / "nowhere") is None
+
+
+def test_a_cgroup_v2_limit_counts_with_its_reclaimable_cache(tmp_path: Path) -> None:
+    """C12: cgroup limit included, of every ancestor."""
+    root = fake_machine(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/pod/app\n",
+            "sys/fs/cgroup/pod/memory.max": "5000000\n",
+            "sys/fs/cgroup/pod/memory.current": "3000000\n",
+            "sys/fs/cgroup/pod/memory.stat": "anon 1\ninactive_file 1000000\n",
+            "sys/fs/cgroup/pod/app/memory.max": "max\n",
+            "sys/fs/cgroup/pod/app/memory.current": "3000000\n",
+        },
+    )
+    assert available_bytes(root=root) == 3_000_000
+
+
+def test_a_cgroup_v1_limit_counts_and_an_unlimited_one_does_not(tmp_path: Path) -> None:
+    """C12: inside a container the host's path is absent and the mount point holds the limit."""
+    base = "sys/fs/cgroup/memory/"
+    root = fake_machine(
+        tmp_path,
+        {
+            "proc/self/cgroup": "5:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n",
+            f"{base}memory.limit_in_bytes": "4000000\n",
+            f"{base}memory.usage_in_bytes": "1000000\n",
+            f"{base}memory.stat": "total_inactive_file 500000\n",
+        },
+    )
+    assert available_bytes(root=root) == 3_500_000
+    (root / base / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert available_bytes(root=root) == 8_192_000
