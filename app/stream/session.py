@@ -227,6 +227,10 @@ class Sessions:
             if session is not None:
                 session.leave()
 
+    def ending(self, header: Header, error: AppError) -> Draft:
+        """Return an error as the terminal event of that session's wire form."""
+        return self._endings[header.kind](error)
+
     def cancel(self, owner: str, session_id: str) -> None:
         """Cancel the running session of that id, if there is one."""
         session = self._by_id.get((owner, session_id))
@@ -264,7 +268,7 @@ class Sessions:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             error = self._outcome(session)
             if error is not None:
-                await self._log.append(header.run, [self._endings[header.kind](error)])
+                await self._log.append(header.run, [self.ending(header, error)])
             log.info(
                 "session_ended",
                 session_id=header.session_id,

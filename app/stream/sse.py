@@ -13,7 +13,8 @@ from typing import Any
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import AppStatus
 
-from app.stream.event import Data, Event
+from app.core.errors import AppError
+from app.stream.event import Data, Draft, Event
 from app.stream.log import Header
 from app.stream.session import Sessions
 
@@ -38,14 +39,9 @@ def encode(data: Data) -> str:
     return data if isinstance(data, str) else compact_json(data)
 
 
-def frame(session_id: str, event: Event) -> ServerSentEvent:
-    """Return the frame of an event; its id is `session_id:index`."""
-    return ServerSentEvent(
-        data=encode(event.data),
-        event=event.kind or None,
-        id=f"{session_id}:{event.index}",
-        sep="\n",
-    )
+def frame(event: Event | Draft, event_id: str | None) -> ServerSentEvent:
+    """Return the frame of an event."""
+    return ServerSentEvent(data=encode(event.data), event=event.kind or None, id=event_id, sep="\n")
 
 
 def stream_response(
@@ -55,8 +51,13 @@ def stream_response(
 
     async def frames() -> AsyncGenerator[ServerSentEvent, None]:
         async with aclosing(sessions.follow(header, after)) as events:
-            async for event in events:
-                yield frame(header.session_id, event)
+            try:
+                async for event in events:
+                    yield frame(event, f"{header.session_id}:{event.index}")
+            except AppError as error:
+                # Only this reader is lost (it fell behind the ring, say): the event is not in the
+                # log, so it has no id, and the last id that the client has stays its cursor.
+                yield frame(sessions.ending(header, error), None)
 
     return EventSourceResponse(
         frames(),

@@ -1,0 +1,59 @@
+"""`python -m app`: settings in, uvicorn out."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+
+from app.core.config import Settings
+
+
+class Server(uvicorn.Server):
+    """Ends all sessions before uvicorn waits for its connections.
+
+    Each open stream gets its terminal event, and the connections close by themselves; otherwise
+    uvicorn waits for them for ever (measured).
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._app.state.services().sessions.end_all()
+        await super().shutdown(sockets)
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SystemExit: a setting is wrong; the message names it.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = str(problem["loc"][0]).upper() if problem["loc"] else "settings"
+            sys.stderr.write(f"{name}: {problem['msg']}\n")
+        raise SystemExit(2) from None
+    from app.main import app
+
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=30,
+        server_header=False,
+    )
+    Server(config, app).run()
+
+
+if __name__ == "__main__":
+    main()

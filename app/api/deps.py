@@ -1,0 +1,106 @@
+"""What the endpoints are handed, and how a request names the session it resumes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.core.errors import InvalidInput, UnknownSession
+from app.engine.base import Engine
+from app.schemas.summary_v4 import SESSION_ID_PATTERN
+from app.services.summarizer import Summarizer
+from app.stream.session import Sessions
+from app.stream.sse import stream_response
+
+_INDEX = re.compile(r"\d{1,12}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The long-lived parts of one application."""
+
+    sessions: Sessions
+    summarizer: Summarizer
+    engine: Engine
+    model_info: Callable[[], dict[str, Any]]
+    version: str
+    linger_s: float | None
+    heartbeat_s: float
+
+
+def services_of(request: Request) -> Services:
+    """Return the application's parts."""
+    services: Services = request.app.state.services()
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
+
+
+def owner_of_request(request: Request) -> str:
+    """Return whose sessions the request may see; empty when the server asks for no keys."""
+    owner: str = request.scope.get("state", {}).get("owner", "")
+    return owner
+
+
+def checked_session_id(session_id: str) -> str:
+    """Return the id.
+
+    Raises:
+        InvalidInput: it is not 1 to 64 letters, digits, hyphens or underscores.
+    """
+    if not re.fullmatch(SESSION_ID_PATTERN, session_id):
+        raise InvalidInput(
+            "a session id has 1 to 64 letters, digits, '-' or '_'", code="invalid_session_id"
+        )
+    return session_id
+
+
+def resume_point(request: Request, session_id: str | None) -> tuple[str, int] | None:
+    """Return the session and the last index that the client has, if it names one.
+
+    The header `Last-Event-ID` wins over the query's `last_event_id`.
+
+    Raises:
+        InvalidInput: the value is not `session_id:index`, or names another session than the body.
+    """
+    sent = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
+    if not sent:
+        return None
+    named, colon, index = sent.strip().rpartition(":")
+    if not colon or not _INDEX.fullmatch(index):
+        raise InvalidInput("Last-Event-ID must be session_id:index", code="invalid_last_event_id")
+    if checked_session_id(named) != (session_id or named):
+        raise InvalidInput(
+            "Last-Event-ID names another session than session_id; send the same in both",
+            code="invalid_last_event_id",
+        )
+    return named, int(index)
+
+
+async def resume(request: Request, services: Services, session_id: str | None) -> Response | None:
+    """Answer a request that resumes a session; None when it does not.
+
+    Raises:
+        UnknownSession: the caller has no such session.
+        EventsGone: what came after that index is no longer kept.
+    """
+    point = resume_point(request, session_id)
+    if point is None:
+        return None
+    return await replay(request, services, *point)
+
+
+async def replay(request: Request, services: Services, session_id: str, after: int) -> Response:
+    """Answer with everything of a session after an index (-1 for all), then its live tail."""
+    header = await services.sessions.find(owner_of_request(request), session_id)
+    if header is None:
+        raise UnknownSession("there is no such session; start a new one")
+    await services.sessions.check(header, after)
+    return stream_response(services.sessions, header, after, heartbeat_s=services.heartbeat_s)

@@ -1,0 +1,42 @@
+"""Is the process alive, and can its default engine serve? Neither answer loads anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from app.api.deps import ServicesDep
+from app.core.errors import EngineUnavailable
+
+router = APIRouter(tags=["Health"])
+
+RETRY_AFTER_S = 30
+
+
+@router.get("/health", summary="200 while the process can answer")
+async def health(services: ServicesDep) -> dict[str, Any]:
+    """The superset object of C9; `modelReady` says whether the weights are in memory."""
+    info: dict[str, Any] = services.model_info()
+    return {
+        "status": "ok",
+        "service": "precis",
+        "version": services.version,
+        "ok": True,
+        "modelReady": info.get("loaded", False),
+        "modelId": info.get("model_id"),
+        "error": info.get("error"),
+        "engine": services.engine.name,
+        "model": info,
+        "sessions": services.sessions.active,
+    }
+
+
+@router.get("/ready", summary="200 once the default engine can serve")
+async def ready(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """503 with the reason until then; a fallback engine may answer in the meantime."""
+    reason = await services.engine.unavailable()
+    if reason is not None:
+        raise EngineUnavailable(reason, retry_after_s=RETRY_AFTER_S)
+    return {"ready": True, "engine": services.engine.name, "model": services.engine.model}

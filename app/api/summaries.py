@@ -1,0 +1,126 @@
+"""From a checked request to a session's stream: what V3 and V4 have in common.
+
+The endpoints differ in their bodies and in their wire forms only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.deps import Services, owner_of_request
+from app.core.errors import ScrapeFailed
+from app.services.sources import Input, Scraper, Source, read_source
+from app.services.summarizer import SummaryTask
+from app.stream.event import Draft
+from app.stream.sse import stream_response
+
+log = structlog.get_logger(__name__)
+
+Encoder = Callable[["SummaryAsk", Source, AsyncGenerator[Draft, None]], AsyncGenerator[Draft, None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryAsk:
+    """A request for a summary, checked and complete."""
+
+    given: Input
+    max_tokens: int
+    style: str = "executive"
+    instruction: str | None = None
+    temperature: float = 0.2
+    top_p: float = 1.0
+    include_metadata: bool = True
+    use_cache: bool = True
+    session_id: str | None = None
+    started_s: float = field(default_factory=time.perf_counter)
+
+    def fingerprint(self, kind: str) -> str:
+        """Return what two requests must have in common to be one session."""
+        same = replace(self, session_id=None, started_s=0.0)
+        return hashlib.sha256(f"{kind} {same!r}".encode("utf-8", "replace")).hexdigest()
+
+    def task(self, source: Source) -> SummaryTask:
+        """Return what the summarizer is to do."""
+        return SummaryTask(
+            source=source,
+            max_tokens=self.max_tokens,
+            style=self.style,
+            instruction=self.instruction,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            use_cache=self.use_cache,
+        )
+
+    def elapsed_ms(self) -> float:
+        """Return the time since the request came."""
+        return round((time.perf_counter() - self.started_s) * 1000, 2)
+
+
+def metadata(ask: SummaryAsk, source: Source, writer: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata event: what is known of the input, and who writes."""
+    return {"type": "metadata", "data": {**source.facts, "style": ask.style, **writer}}
+
+
+async def open_summary(
+    request: Request,
+    services: Services,
+    scraper: Scraper,
+    kind: str,
+    ask: SummaryAsk,
+    encoder: Encoder,
+    *,
+    scrape_first: bool = False,
+) -> Response:
+    """Start the session of a request, or join the one that already does it, and stream it.
+
+    `scrape_first`: fetch the page before the response begins, so that a failure is a status (C2).
+
+    Raises:
+        Overloaded, EngineUnavailable, SessionBusy: before any work.
+        ScrapeFailed: with `scrape_first`.
+    """
+    owner = owner_of_request(request)
+    fingerprint = ask.fingerprint(kind)
+    header = await services.sessions.running(owner, fingerprint, ask.session_id)
+    if header is None:
+        with services.sessions.reserve():
+            await services.summarizer.require_engine()
+            source = await _read(scraper, ask) if scrape_first else None
+
+            async def drafts() -> AsyncGenerator[Draft, None]:
+                known = source or await _read(scraper, ask)
+                async with (
+                    aclosing(services.summarizer.summarize(ask.task(known))) as plain,
+                    aclosing(encoder(ask, known, plain)) as encoded,
+                ):
+                    async for draft in encoded:
+                        yield draft
+
+            header = await services.sessions.start(
+                kind,
+                drafts,
+                owner=owner,
+                session_id=ask.session_id,
+                fingerprint=fingerprint,
+                linger_s=services.linger_s,
+            )
+    return stream_response(services.sessions, header, heartbeat_s=services.heartbeat_s)
+
+
+async def _read(scraper: Scraper, ask: SummaryAsk) -> Source:
+    try:
+        return await read_source(scraper, ask.given, use_cache=ask.use_cache)
+    except ScrapeFailed as error:
+        raise ScrapeFailed(f"Scraping failed: {error.message}", code=error.code) from error
+    except Exception as error:
+        log.exception("scraper_failed")
+        raise ScrapeFailed("Scraping failed: the page could not be read") from error

@@ -1,0 +1,50 @@
+"""The wire form of a V3 summary: prose in pieces."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+
+from app.api.summaries import SummaryAsk, metadata
+from app.core.errors import AppError
+from app.services.sources import Source
+from app.stream.event import Draft
+
+# The client redraws at most 33 times a second (A17).
+PIECE_INTERVAL_S = 0.03
+
+Drafts = AsyncGenerator[Draft, None]
+
+
+async def prose_events(ask: SummaryAsk, source: Source, drafts: Drafts) -> Drafts:
+    """Pieces as they come; those that come faster than they can be drawn come together."""
+    pieces = 0
+    waiting = ""
+    sent_at_s = float("-inf")
+    async for draft in drafts:
+        match draft.kind, draft.data:
+            case "engine", dict(writer):
+                if ask.include_metadata:
+                    yield Draft("", metadata(ask, source, writer))
+            case "text", str(piece):
+                pieces += 1
+                waiting += piece
+                if time.monotonic() - sent_at_s >= PIECE_INTERVAL_S:
+                    yield _piece(waiting, pieces)
+                    waiting, sent_at_s = "", time.monotonic()
+            case "finish", dict(data):
+                if waiting:
+                    yield _piece(waiting, pieces)
+                tokens = max(pieces, data["usage"]["completion_tokens"])
+                last = {"content": "", "done": True, "tokens_used": tokens}
+                yield Draft("", last | {"latency_ms": ask.elapsed_ms()}, terminal=True)
+
+
+def prose_failure(error: AppError) -> Draft:
+    """The terminal event of a V3 stream that failed."""
+    data = {"content": "", "done": True, "tokens_used": 0, "error": error.message}
+    return Draft("", data, terminal=True)
+
+
+def _piece(content: str, tokens: int) -> Draft:
+    return Draft("", {"content": content, "done": False, "tokens_used": tokens})

@@ -1,0 +1,92 @@
+"""V4: a structured summary, as text or as patches."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.deps import ServicesDep, resume
+from app.api.openapi import PATCHES_EXAMPLE, STREAM_EXAMPLE, sse_responses
+from app.api.summaries import SummaryAsk, open_summary
+from app.api.v4.wire import patch_events, text_events
+from app.schemas.summary_v4 import SummaryBody
+from app.services.article_scraper import article_scraper_service
+from app.services.prompts import known_style
+from app.services.sources import check_input
+
+router = APIRouter(prefix="/api/v4", tags=["V4 Structured Summarizer"])
+
+MAX_TOKENS = 1024
+
+Url = Annotated[str | None, Query(description="The article, when there is no JSON body")]
+Style = Annotated[str | None, Query(description="skimmer, executive or eli5")]
+
+
+def _ask(body: SummaryBody | None, url: str | None, style: str | None) -> SummaryAsk:
+    """Put body and query together; the body wins (C3)."""
+    body = body or SummaryBody()
+    if body.url is None and body.text is None:
+        body = body.model_copy(update={"url": url})
+    return SummaryAsk(
+        given=check_input(body.url, body.text),
+        max_tokens=body.max_tokens or MAX_TOKENS,
+        style=known_style(body.style if body.style is not None else style),
+        include_metadata=body.include_metadata is not False,
+        use_cache=body.use_cache is not False,
+        session_id=body.session_id,
+    )
+
+
+@router.post(
+    "/scrape-and-summarize/stream",
+    responses=sse_responses(STREAM_EXAMPLE),
+    response_class=Response,
+    summary="Stream a structured summary as its own JSON text",
+)
+async def stream(
+    request: Request,
+    services: ServicesDep,
+    body: SummaryBody | None = None,
+    url: Url = None,
+    style: Style = None,
+) -> Response:
+    """Joining the data of every unnamed event gives the JSON document; named events are extra."""
+    resumed = await resume(request, services, body.session_id if body else None)
+    if resumed is not None:
+        return resumed
+    ask = _ask(body, url, style)
+    return await open_summary(
+        request,
+        services,
+        article_scraper_service,
+        "v4-text",
+        ask,
+        text_events,
+        scrape_first=True,
+    )
+
+
+@router.post(
+    "/scrape-and-summarize/stream-ndjson",
+    responses=sse_responses(PATCHES_EXAMPLE),
+    response_class=Response,
+    summary="Stream a structured summary field by field",
+)
+async def stream_ndjson(
+    request: Request,
+    services: ServicesDep,
+    body: SummaryBody | None = None,
+    url: Url = None,
+    style: Style = None,
+) -> Response:
+    """Each event is one JSON object: metadata, then patches with the state so far, then done."""
+    resumed = await resume(request, services, body.session_id if body else None)
+    if resumed is not None:
+        return resumed
+    ask = _ask(body, url, style)
+    return await open_summary(
+        request, services, article_scraper_service, "v4-patches", ask, patch_events
+    )

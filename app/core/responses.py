@@ -1,0 +1,116 @@
+"""Turn an error into a response: the shape of the API for most paths, OpenAI's for `/v1`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import Scope
+
+from app.core.errors import AppError, InternalError
+
+log = structlog.get_logger(__name__)
+
+_HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+
+
+def _openai_type(status: int) -> str:
+    if status == 401:
+        return "authentication_error"
+    if status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
+def error_response(
+    scope: Scope,
+    *,
+    status: int,
+    code: str,
+    detail: Any,
+    message: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """Build the body of C16. `detail` is text or FastAPI's list; `message` its one-line form."""
+    request_id = scope.get("state", {}).get("request_id", "")
+    if scope["path"].startswith("/v1/"):
+        status = 400 if status == 422 else status
+        content: dict[str, Any] = {
+            "error": {
+                "message": message or str(detail),
+                "type": _openai_type(status),
+                "param": None,
+                "code": code,
+            }
+        }
+    else:
+        content = {"detail": detail, "code": code, "request_id": request_id}
+    sent = {"X-Request-ID": request_id, **(headers or {})}
+    if status == 401:
+        sent["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(json.loads(_encodable(content)), status_code=status, headers=sent)
+
+
+def app_error_response(scope: Scope, error: AppError) -> JSONResponse:
+    """Answer with an error of the tree."""
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+    return error_response(
+        scope, status=error.status, code=error.code, detail=error.message, headers=headers
+    )
+
+
+def _encodable(content: Any) -> bytes:
+    # A client can send lone surrogates; they must not break the answer that quotes them.
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Register the one handler that catches before the first byte."""
+
+    async def on_app_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, AppError)  # noqa: S101  (the registration below says so)
+        return app_error_response(request.scope, error)
+
+    async def on_invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        # What was sent is not sent back: it may be long, and it may be private.
+        found = [
+            {k: v for k, v in e.items() if k in ("type", "loc", "msg")} for e in error.errors()
+        ]
+        first = found[0] if found else {"loc": (), "msg": "invalid"}
+        where = ".".join(str(part) for part in first["loc"])
+        return error_response(
+            request.scope,
+            status=422,
+            code="validation_error",
+            detail=jsonable_encoder(found),
+            message=f"{where}: {first['msg']}",
+        )
+
+    async def on_http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        code = _HTTP_CODES.get(error.status_code, "http_error")
+        return error_response(
+            request.scope,
+            status=error.status_code,
+            code=code,
+            detail=error.detail,
+            headers=dict(error.headers or {}),
+        )
+
+    async def on_defect(request: Request, error: Exception) -> JSONResponse:
+        log.error("request_failed", exc_info=error)
+        return app_error_response(
+            request.scope, InternalError("the server failed; its log has the request id")
+        )
+
+    app.add_exception_handler(AppError, on_app_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_defect)

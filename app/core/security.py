@@ -1,0 +1,71 @@
+"""API keys and rates: who a request belongs to, and whether it may come now."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from limits import RateLimitItem, parse
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from app.core.errors import Overloaded, Unauthorized
+
+OPEN_PATHS = frozenset(
+    {"/", "/health", "/ready", "/docs", "/redoc", "/openapi.json", "/openapi.yaml", "/favicon.ico"}
+)
+OPEN_PREFIXES = ("/assets/",)
+
+
+def owner_of(key: str) -> str:
+    """Return the name under which a key owns sessions; the key cannot be read back from it."""
+    return hashlib.sha256(key.encode()).hexdigest()[:24]
+
+
+def _key_in(headers: Headers) -> str:
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    return headers.get("x-api-key", "").strip()
+
+
+def door(api_keys: Sequence[str], rate_limit: str | None) -> Callable[[Scope], Awaitable[None]]:
+    """Return the check that every request passes; it sets `owner` in the request's state.
+
+    Raises (the returned check):
+        Unauthorized: keys are configured and the request has none of them.
+        Overloaded: the key, or the address when there are no keys, came too often.
+    """
+    owners = {owner_of(key): key for key in api_keys}
+    limit: RateLimitItem | None = parse(rate_limit) if rate_limit else None
+    limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def admit(scope: Scope) -> None:
+        state = scope.setdefault("state", {})
+        state["owner"] = ""
+        path = scope["path"]
+        if path in OPEN_PATHS or path.startswith(OPEN_PREFIXES) or scope["method"] == "OPTIONS":
+            return
+        if owners:
+            given = owner_of(_key_in(Headers(scope=scope)))
+            if not any(hmac.compare_digest(given, owner) for owner in owners):
+                raise Unauthorized(
+                    "this server needs an API key: send it as 'Authorization: Bearer <key>' or "
+                    "'X-API-Key: <key>'"
+                )
+            state["owner"] = given
+        if limit is not None:
+            caller = state["owner"] or (scope.get("client") or ("unknown",))[0]
+            if not await limiter.hit(limit, caller):
+                window = await limiter.get_window_stats(limit, caller)
+                wait_s = max(1, math.ceil(window.reset_time - time.time()))
+                raise Overloaded(
+                    f"more than {limit}; wait {wait_s} s", code="rate_limited", retry_after_s=wait_s
+                )
+
+    return admit

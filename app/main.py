@@ -1,0 +1,208 @@
+"""Puts the application together: settings in, parts built, routers mounted.
+
+The parts need no network and load no model to be built; `lifespan` starts what runs beside the
+requests and closes everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from app.api import health, pages
+from app.api.deps import Services
+from app.api.sessions import endpoints as sessions_api
+from app.api.v3 import endpoints as v3
+from app.api.v3.wire import prose_failure
+from app.api.v4 import endpoints as v4
+from app.api.v4.wire import patch_failure, text_failure
+from app.core.config import Settings
+from app.core.errors import EngineUnavailable
+from app.core.logging import configure_logging
+from app.core.middleware import BodyLimit, Guard, RequestContext
+from app.core.responses import install_error_handlers
+from app.core.security import door
+from app.engine.base import Engine
+from app.engine.extractive import ExtractiveEngine
+from app.engine.local import LocalEngine
+from app.services.article_scraper import article_scraper_service
+from app.services.model_loader_v4 import ModelServiceV4
+from app.services.summarizer import Summarizer
+from app.stream.log import open_log
+from app.stream.session import Sessions
+
+log = structlog.get_logger(__name__)
+
+SWEEP_INTERVAL_S = 15.0
+PRELOAD_RETRY_S = 5.0
+
+try:
+    VERSION = version("precis")
+except PackageNotFoundError:
+    VERSION = "0.1.0"
+
+DESCRIPTION = """Turns a URL into a structured summary while you watch.
+
+Streams are Server-Sent Events: `curl -N` shows them as they come, every event has an id, and
+`Last-Event-ID` (or `GET /api/sessions/{id}/events`) continues a stream that was cut off.
+"""
+
+
+def create_app(settings: Settings | None = None, *, engine: Engine | None = None) -> FastAPI:
+    """Return the application; `engine` stands in for the one that the settings name."""
+    settings = settings or Settings()
+    configure_logging(settings.log_level, settings.log_format)
+    built: list[Services] = []
+
+    def services() -> Services:
+        # Built on first use, since a test client may serve requests without running lifespan.
+        if not built:
+            built.append(_build(settings, engine))
+        return built[0]
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        parts = services()
+        log.info("startup", version=VERSION, engine=parts.engine.name, model=parts.engine.model)
+        async with asyncio.TaskGroup() as beside:
+            tasks = [beside.create_task(_sweep(parts.sessions))]
+            if settings.preload_models and parts.engine.name == "local":
+                tasks.append(beside.create_task(_preload()))
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await _close(parts)
+                built.clear()
+                log.info("shutdown")
+
+    app = FastAPI(
+        title="Precis",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.services = services
+    install_error_handlers(app)
+    _mount(app, settings)
+    return app
+
+
+def _build(settings: Settings, engine: Engine | None) -> Services:
+    article_scraper_service.configure(
+        allow_hosts=frozenset(host.lower() for host in settings.fetch_allow_hosts),
+        timeout_s=settings.fetch_timeout_seconds,
+        max_bytes=settings.fetch_max_bytes,
+        max_redirects=settings.fetch_max_redirects,
+        ports=frozenset(settings.fetch_ports),
+        cache_ttl_s=settings.page_cache_ttl_seconds,
+        cache_size=settings.page_cache_size,
+    )
+    ModelServiceV4.configure(
+        model_id=settings.v4_model_id,
+        revision=settings.v4_model_revision,
+        weights=settings.v4_weights,
+        trust_remote_code=settings.trust_remote_code,
+        hf_token=settings.hf_token,
+        memory_limit_bytes=settings.memory_limit_bytes,
+    )
+    extractive = ExtractiveEngine()
+    if engine is None:
+        engine = extractive if settings.summary_engine == "extractive" else _local(settings)
+    fallback = extractive if settings.fallback_engine == "extractive" else None
+    summarizer = Summarizer(
+        engine,
+        fallback if engine.name != "extractive" else None,
+        cache_ttl_s=settings.summary_cache_ttl_seconds,
+        cache_size=settings.summary_cache_size,
+    )
+    sessions = Sessions(
+        open_log("memory:"),
+        endings={"v4-text": text_failure, "v4-patches": patch_failure, "v3": prose_failure},
+        ttl_s=settings.sessions_ttl_seconds,
+        timeout_s=settings.generation_timeout_seconds,
+        max_active=settings.max_concurrent_generations + settings.max_queue,
+    )
+    return Services(
+        sessions=sessions,
+        summarizer=summarizer,
+        engine=engine,
+        model_info=_model_info(engine),
+        version=VERSION,
+        linger_s=settings.cancel_after_disconnect_seconds or None,
+        heartbeat_s=settings.heartbeat_seconds,
+    )
+
+
+def _local(settings: Settings) -> Engine:
+    return LocalEngine(
+        ModelServiceV4,
+        slots=settings.max_concurrent_generations,
+        max_waiting=settings.max_queue,
+    )
+
+
+def _model_info(engine: Engine) -> Callable[[], dict[str, Any]]:
+    if isinstance(engine, LocalEngine):
+        return ModelServiceV4.info
+    return lambda: {"model_id": engine.model, "loaded": True}
+
+
+def _mount(app: FastAPI, settings: Settings) -> None:
+    app.include_router(health.router)
+    app.include_router(pages.router)
+    pages.mount_assets(app)
+    app.include_router(sessions_api.router)
+    app.include_router(v3.router)
+    if settings.enable_v4_structured:
+        app.include_router(v4.router)
+    # The last one added is the first that a request passes.
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Guard, admit=door(settings.api_keys, settings.rate_limit))
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.cors_origins),
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["X-Request-ID", "X-Session-ID", "Retry-After"],
+    )
+    app.add_middleware(RequestContext)
+
+
+async def _sweep(sessions: Sessions) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_INTERVAL_S)
+        await sessions.sweep()
+
+
+async def _preload() -> None:
+    """Load the model, after its download if there must be one (C10)."""
+    while True:
+        try:
+            await asyncio.to_thread(ModelServiceV4.get_model)
+            return
+        except EngineUnavailable as error:
+            if error.code != "model_downloading":
+                log.warning("preload_failed", code=error.code, reason=error.message)
+                return
+        await asyncio.sleep(PRELOAD_RETRY_S)
+
+
+async def _close(parts: Services) -> None:
+    await parts.sessions.aclose()
+    await parts.summarizer.aclose()
+    await parts.engine.aclose()
+    await article_scraper_service.aclose()
+
+
+app = create_app()

@@ -1,0 +1,101 @@
+"""Every documented variable is read, and nothing else is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.core.config import Settings
+
+ROOT = Path(__file__).parents[2]
+OTHER = {
+    "host": "0.0.0.0", "port": "3000", "log_level": "debug", "log_format": "json",
+    "api_keys": "a,b", "rate_limit": "5/second", "cors_origins": "https://a.example",
+    "summary_engine": "extractive", "fallback_engine": "none", "v4_weights": "bfloat16",
+    "fetch_allow_hosts": "localhost:9", "fetch_ports": "81,82", "heartbeat_seconds": "3",
+}  # fmt: skip
+
+
+def variables(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if re.match(r"[A-Z0-9_]+=", line))
+
+
+@pytest.mark.parametrize("name", sorted(variables(".env.example")))
+def test_a_documented_variable_changes_its_setting(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S1.17, S1.40; pitfall: documented variables did nothing."""
+    field = name.lower()
+    default = getattr(Settings(_env_file=None), field)
+    other = OTHER.get(field) or ("false" if default is True else "true" if default is False else "")
+    if not other:
+        other = "17" if isinstance(default, int | float) or field.endswith("_bytes") else "other"
+    monkeypatch.setenv(name, other)
+    assert getattr(Settings(_env_file=None), field) != default
+
+
+def test_the_example_names_every_setting_and_its_default() -> None:
+    """S1.40: .env.example is complete, and what it says is true."""
+    example = variables(".env.example")
+    assert set(example) == {name.upper() for name in Settings.model_fields}
+
+
+def test_the_examples_values_are_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = Settings(_env_file=None)
+    for name, value in variables(".env.example").items():
+        monkeypatch.setenv(name, value)
+    assert Settings(_env_file=None) == defaults
+
+
+def test_the_space_configuration_is_a_subset() -> None:
+    """S0.25, C15."""
+    space = variables("env.hf")
+    assert set(space) <= set(variables(".env.example"))
+    assert space["ENABLE_V4_STRUCTURED"] == "true"
+    assert space["PORT"] == "7860"
+
+
+def test_defaults_are_what_the_contracts_say() -> None:
+    """C15, contract 3, contract 6, contract 8."""
+    settings = Settings(_env_file=None)
+    assert settings.port == 7860
+    assert settings.sessions_ttl_seconds == 600
+    assert settings.cancel_after_disconnect_seconds == 3600
+    assert settings.fetch_ports == (80, 443, 8080, 8443)
+    assert settings.fetch_allow_hosts == ()
+    assert settings.api_keys == ()
+
+
+def test_settings_are_frozen_and_hide_secrets() -> None:
+    settings = Settings(_env_file=None, hf_token="hf_abcdefgh1234", api_keys=("k1-secret",))
+    assert "hf_abcdefgh1234" not in repr(settings)
+    assert "k1-secret" not in repr(settings)
+    with pytest.raises(ValidationError):
+        settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "99999"), ("V4_WEIGHTS", "int2"), ("RATE_LIMIT", "often"), ("MAX_QUEUE", "-1")],
+)
+def test_a_wrong_value_is_refused_at_start(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError):
+        Settings(_env_file=None)
+
+
+def test_the_program_names_the_variable_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from app.__main__ import main
+
+    monkeypatch.setenv("RATE_LIMIT", "often")
+    with pytest.raises(SystemExit):
+        main()
+    assert "RATE_LIMIT" in capsys.readouterr().err

@@ -1,0 +1,139 @@
+"""A real uvicorn on loopback, and clients that read the bytes it sends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from app.__main__ import Server
+from app.core.config import Settings
+from app.engine.base import Engine
+from app.main import create_app
+
+WAIT_S = 20.0
+STREAM = "/api/v4/scrape-and-summarize/stream"
+NDJSON = "/api/v4/scrape-and-summarize/stream-ndjson"
+PROSE = "/api/v3/scrape-and-summarize/stream"
+
+
+def settings(**values: Any) -> Settings:
+    """Settings of a test: nothing from the environment, the extractive engine."""
+    defaults: dict[str, Any] = {"summary_engine": "extractive", "log_level": "warning"}
+    return Settings(_env_file=None, **{**defaults, **values})
+
+
+@dataclass
+class Running:
+    """A server that runs; `app` is the application inside it."""
+
+    base: str
+    app: FastAPI
+    loop: asyncio.AbstractEventLoop
+
+    def tasks(self) -> set[str]:
+        """Return what the tasks of the server's event loop run."""
+
+        async def named() -> set[str]:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            return {f"{task.get_name()} {task.get_coro()!r}" for task in others}
+
+        return asyncio.run_coroutine_threadsafe(named(), self.loop).result(WAIT_S)
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.base, timeout=WAIT_S, trust_env=False, **options)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
+        with self.client() as client:
+            return client.post(path, json=body, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        with self.client() as client:
+            return client.get(path, **options)
+
+
+@contextmanager
+def serving(engine: Engine | None = None, **values: Any) -> Iterator[Running]:
+    """Serve an application on a free port in a thread of its own."""
+    app = create_app(settings(**values), engine=engine)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="on",
+        timeout_graceful_shutdown=15,
+    )  # fmt: skip
+    server = Server(config, app)
+    loop = asyncio.new_event_loop()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(server.serve())
+
+    thread = threading.Thread(target=run, name="test-server")
+    thread.start()
+    try:
+        until(lambda: server.started or not thread.is_alive())
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield Running(f"http://127.0.0.1:{port}", app, loop)
+    finally:
+        server.should_exit = True
+        thread.join(WAIT_S)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+def until(condition: Any, timeout_s: float = WAIT_S) -> None:
+    """Wait until a condition of another thread holds."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "the condition never came true"
+        time.sleep(0.005)
+
+
+@dataclass
+class Frame:
+    """One event as it was sent."""
+
+    id: str | None
+    event: str
+    data: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.data)
+
+    @property
+    def stage(self) -> str | None:
+        """The stage of a status event."""
+        return self.json["stage"] if self.event == "status" else None
+
+
+def frames(raw: str) -> list[Frame]:
+    """Parse a whole SSE body strictly: `id`, `event` and one `data: ` line, in blocks."""
+    assert raw.endswith("\n\n"), "the last event is not closed by a blank line"
+    found = []
+    for block in raw.removesuffix("\n\n").split("\n\n"):
+        lines = block.split("\n")
+        if all(line.startswith(":") for line in lines):
+            continue
+        fields = dict(line.split(": ", 1) for line in lines)
+        assert len(fields) == len(lines), f"a field came twice in one event: {block!r}"
+        assert set(fields) <= {"id", "event", "data"}
+        found.append(Frame(fields.get("id"), fields.get("event", ""), fields["data"]))
+    return found
+
+
+def text_of(found: list[Frame]) -> str:
+    """Join the data of unnamed events."""
+    return "".join(frame.data for frame in found if not frame.event)
+
+
+def indexes(found: list[Frame]) -> list[int]:
+    """Return the index part of each id."""
+    return [int((frame.id or "").rpartition(":")[2]) for frame in found]
