@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import AsyncGenerator, Sequence
 
+from app.core.errors import EngineUnavailable
 from app.engine.base import Finish, GenerateRequest, Item, Status, Text
 
 SUMMARY = {
@@ -96,8 +97,8 @@ class ScriptedEngine:
     def facts(self) -> dict[str, str]:
         return {}
 
-    async def unavailable(self) -> str | None:
-        return self._out_of_order
+    async def unavailable(self) -> EngineUnavailable | None:
+        return EngineUnavailable(self._out_of_order) if self._out_of_order else None
 
     async def prepare(self) -> None:
         self.prepared = True

@@ -8,11 +8,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from app.api.deps import ServicesDep
-from app.core.errors import EngineUnavailable
 
 router = APIRouter(tags=["Health"])
-
-RETRY_AFTER_S = 30
 
 
 @router.get("/health", summary="200 while the process can answer")
@@ -36,7 +33,7 @@ async def health(services: ServicesDep) -> dict[str, Any]:
 @router.get("/ready", summary="200 once the default engine can serve")
 async def ready(request: Request, services: ServicesDep) -> dict[str, Any]:
     """503 with the reason until then; a fallback engine may answer in the meantime."""
-    reason = await services.engine.unavailable()
-    if reason is not None:
-        raise EngineUnavailable(reason, retry_after_s=RETRY_AFTER_S)
+    problem = await services.engine.unavailable()
+    if problem is not None:
+        raise problem
     return {"ready": True, "engine": services.engine.name, "model": services.engine.model}

@@ -119,6 +119,17 @@ class EngineUnavailable(AppError):
     code = "model_unavailable"
     status = 503
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        # A 503 always says when to come back (C19).
+        super().__init__(message, code=code, status=status, retry_after_s=retry_after_s or 30)
+
 
 class GenerationFailed(AppError):
     """The engine failed after it had accepted the request."""

@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from app.core.errors import EngineUnavailable
+
 Stage = Literal["queued", "scraping", "loading", "reading", "writing"]
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -114,8 +116,8 @@ class Engine(Protocol):
         """
         ...
 
-    async def unavailable(self) -> str | None:
-        """Say why the engine could not serve now, or None; never loads anything."""
+    async def unavailable(self) -> EngineUnavailable | None:
+        """Return why the engine could not serve now, or None; never loads anything."""
         ...
 
     async def prepare(self) -> None:

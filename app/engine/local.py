@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from app.core.errors import AppError, GenerationFailed, Unsupported
+from app.core.errors import AppError, EngineUnavailable, GenerationFailed, Unsupported
 from app.engine.base import Finish, GenerateRequest, Item, Message, Status, Text
 from app.engine.failures import as_app_error, raised_at
 from app.engine.queue import GenerationQueue, Ticket
@@ -47,7 +47,7 @@ class Loader(Protocol):
         on_status: Callable[[Status], None],
     ) -> Iterable[str]: ...
 
-    def unavailable(self) -> str | None: ...
+    def unavailable(self) -> EngineUnavailable | None: ...
 
     def model_id(self) -> str: ...
 
@@ -116,8 +116,8 @@ class LocalEngine:
             else:
                 await run.stop(self._stop_timeout_s)
 
-    async def unavailable(self) -> str | None:
-        """Say why the model could not serve now, or None; never loads anything."""
+    async def unavailable(self) -> EngineUnavailable | None:
+        """Return why the model could not serve now, or None; never loads anything."""
         return await asyncio.to_thread(self._loader.unavailable)
 
     async def prepare(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
-from app.core.errors import GenerationFailed, Unsupported
+from app.core.errors import EngineUnavailable, GenerationFailed, Unsupported
 from app.engine.base import Finish, Message, Status
 from app.engine.failures import raised_at
 from app.services.model_loading import DEFAULT_CONTEXT_TOKENS, LazyModel, ModelConfig, OnStatus
@@ -58,8 +58,8 @@ class ModelServiceV4:
     def info(cls) -> dict[str, Any]:
         """Return what is loaded and why, for `/health` and the metadata event.
 
-        Keys: model_id, loaded, weights, reason, need_bytes, available_bytes; the last four are
-        None until the model is loaded.
+        Keys: model_id, loaded, error (what is known of why it cannot be, without looking),
+        weights, reason, need_bytes, available_bytes; the last four are None until a load begins.
         """
         return cls._lazy.info()
 
@@ -70,8 +70,8 @@ class ModelServiceV4:
         cls._kept_vocabulary = None
 
     @classmethod
-    def unavailable(cls) -> str | None:
-        """Say why the model could not serve now, or None. Loads and downloads nothing."""
+    def unavailable(cls) -> EngineUnavailable | None:
+        """Return why the model could not serve now, or None. Loads and downloads nothing."""
         return cls._lazy.unavailable()
 
     @classmethod

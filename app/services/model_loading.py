@@ -64,7 +64,7 @@ class LazyModel:
         self._choice: Choice | None = None
         self._download = Download(config.fetch, clock=config.clock)
         self._failure: tuple[float, EngineUnavailable] | None = None
-        self._probe: tuple[float, str] | None = None
+        self._probe: tuple[float, EngineUnavailable] | None = None
         self._checkpoint: tuple[Path, Checkpoint] | None = None
         self._listeners: list[OnStatus] = []
 
@@ -74,19 +74,19 @@ class LazyModel:
         return {
             "model_id": self.config.model_id,
             "loaded": self._loaded is not None,
+            "error": self._known_problem(),
             "weights": choice.format.name if choice else None,
             "reason": choice.reason if choice else None,
             "need_bytes": choice.need_bytes if choice else None,
             "available_bytes": choice.available_bytes if choice else None,
         }
 
-    def unavailable(self) -> str | None:
-        """Say why the model could not serve now, or None. Loads and downloads nothing."""
+    def unavailable(self) -> EngineUnavailable | None:
+        """Return why the model could not serve now, or None. Loads and downloads nothing."""
         if self._loaded is not None:
             return None
-        now = self.config.clock()
-        if self._probe is not None and now < self._probe[0]:
-            return self._probe[1]
+        if self._probe is not None and self.config.clock() < self._probe[0]:
+            return _again(self._probe[1])
         try:
             self._raise_remembered()
             folder = find_model(self.config.model_id, self.config.revision)
@@ -94,11 +94,20 @@ class LazyModel:
                 raise self._why_missing()
             self._choose(folder)
         except EngineUnavailable as exc:
-            # How far a download is, is worth asking each time; the disk and /proc are not.
-            if exc.code != "model_downloading":
-                self._probe = (now + PROBE_CACHE_S, exc.message)
-            return exc.message
+            self._keep(exc)
+            return _again(exc)
         return None
+
+    def _keep(self, problem: EngineUnavailable) -> None:
+        # How far a download is, is worth asking each time; the disk and /proc are not.
+        if problem.code != "model_downloading":
+            self._probe = (self.config.clock() + PROBE_CACHE_S, problem)
+
+    def _known_problem(self) -> str | None:
+        if self._loaded is not None:
+            return None
+        known = self._download.state() or (self._probe[1] if self._probe else None)
+        return known.message if known else None
 
     def prepare(self) -> None:
         """Start the download of a missing model, unless one runs or has just failed."""
@@ -107,6 +116,7 @@ class LazyModel:
             return
         if find_model(config.model_id, config.revision) is None:
             self._download.start(config.model_id, revision=config.revision, token=config.hf_token)
+            self._probe = None
 
     def get(self) -> tuple[Any, Any]:
         """Return (model, tokenizer).
@@ -117,7 +127,11 @@ class LazyModel:
         if self._loaded is None:
             with self._lock:
                 if self._loaded is None:
-                    self._loaded = self._load()
+                    try:
+                        self._loaded = self._load()
+                    except EngineUnavailable as exc:
+                        self._keep(exc)
+                        raise
         return self._loaded
 
     @contextmanager
@@ -135,10 +149,7 @@ class LazyModel:
 
     def _raise_remembered(self) -> None:
         if self._failure is not None and self.config.clock() < self._failure[0]:
-            known = self._failure[1]
-            raise EngineUnavailable(
-                known.message, code=known.code, retry_after_s=known.retry_after_s
-            )
+            raise _again(self._failure[1])
 
     def _why_missing(self) -> EngineUnavailable:
         if is_path(self.config.model_id):
@@ -197,6 +208,11 @@ class LazyModel:
         )
         self._report(1.0)
         return model, tokenizer
+
+
+def _again(error: EngineUnavailable) -> EngineUnavailable:
+    """Return a copy to raise: raising the kept one again would pile up tracebacks."""
+    return EngineUnavailable(error.message, code=error.code, retry_after_s=error.retry_after_s)
 
 
 def _read_model(folder: Path, config: ModelConfig, choice: Choice) -> tuple[Any, Any]:

@@ -31,8 +31,6 @@ from app.stream.event import Draft
 from app.stream.memory import MemoryLog
 from app.stream.session import Sessions
 
-RETRY_AFTER_S = 30
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SummaryTask:
@@ -97,9 +95,9 @@ class Summarizer:
         Raises:
             EngineUnavailable: the engine cannot serve and there is no fallback.
         """
-        if self._fallback is None and (reason := await self._engine.unavailable()):
+        if self._fallback is None and (problem := await self._engine.unavailable()):
             await self._engine.prepare()
-            raise EngineUnavailable(reason, retry_after_s=RETRY_AFTER_S)
+            raise await self._engine.unavailable() or problem
 
     async def summarize(self, task: SummaryTask) -> AsyncGenerator[Draft, None]:
         """Yield the drafts of a finished, a running or a new generation of this task.

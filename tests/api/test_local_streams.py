@@ -221,3 +221,15 @@ def test_cancelling_stops_the_model_and_the_next_one_runs(checkpoint: Path) -> N
         until(lambda: server.app.state.services().sessions.active == 0)
         until(lambda: not [t for t in threading.enumerate() if t.name.startswith("gener")])
         assert terminals(frames(server.post(STREAM, BODY).text)) == ["result"]
+
+
+def test_health_tells_what_is_known_of_a_model_that_could_not_load(checkpoint: Path) -> None:
+    """C9, C12: after a request has found it out; the probe itself looks for nothing."""
+    with local(checkpoint, memory_limit_bytes=10_000) as server:
+        assert server.get("/health").json()["error"] is None
+        server.post(STREAM, BODY)
+        health = server.get("/health").json()
+        assert "GB" in health["error"]
+        assert (health["ok"], health["modelReady"]) == (True, False)
+        ready = server.get("/ready")
+        assert (ready.status_code, ready.json()["code"]) == (503, "not_enough_memory")

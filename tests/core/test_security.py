@@ -106,7 +106,7 @@ def test_a_defect_is_a_500_without_its_traceback() -> None:
     """S1.35."""
 
     class Defect(ScriptedEngine):
-        async def unavailable(self) -> str | None:
+        async def unavailable(self) -> None:
             raise RuntimeError("/secret/path")
 
     with serving(Defect()) as server:

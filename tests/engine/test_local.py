@@ -177,7 +177,7 @@ async def test_an_unavailable_model_says_so_before_any_text() -> None:
 async def test_the_probe_runs_off_the_loop_and_names_the_reason() -> None:
     """C9, C19."""
     engine = LocalEngine(loader_of(lambda messages, **options: [], reason="no memory"))
-    assert await engine.unavailable() == "no memory"
+    assert str(await engine.unavailable()) == "no memory"
     assert (engine.name, engine.model) == ("local", "fake-1")
 
 
@@ -242,8 +242,7 @@ async def test_the_line_is_served_in_order_with_positions_and_without_overlap() 
 
 async def test_cancelling_again_and_again_frees_the_slot_only_after_the_model_stopped() -> None:
     """S1.31, C25: two generations never overlap, also when the first one is cancelled twice."""
-    leave = threading.Event()
-    left = threading.Event()
+    leave, left, stuck = threading.Event(), threading.Event(), threading.Event()
     turns: list[int] = []
 
     def stubborn(messages: Sequence[Message], **options: Any) -> Iterator[str]:
@@ -252,6 +251,7 @@ async def test_cancelling_again_and_again_frees_the_slot_only_after_the_model_st
             yield "next"
             return
         yield "x"
+        stuck.set()
         assert leave.wait(20)
         left.set()
         yield "y"
@@ -266,6 +266,7 @@ async def test_cancelling_again_and_again_frees_the_slot_only_after_the_model_st
 
     task = asyncio.create_task(consume())
     await asyncio.wait_for(started.wait(), 10)
+    assert await asyncio.to_thread(stuck.wait, 10)
     for _ in range(3):
         task.cancel()
         await asyncio.sleep(0)

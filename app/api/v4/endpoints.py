@@ -14,8 +14,13 @@ from app.api.summaries import SummaryAsk, open_summary
 from app.api.v4.wire import patch_events, text_events
 from app.schemas.summary_v4 import SummaryBody
 from app.services.article_scraper import article_scraper_service
+from app.services.model_loader_v4 import ModelServiceV4
 from app.services.prompts import known_style
 from app.services.sources import check_input
+
+# The two seams of the plan's test: the scraper is called from here; the class is the one that the
+# local engine calls, whatever name it is reached by.
+__all__ = ["ModelServiceV4", "article_scraper_service", "router"]
 
 router = APIRouter(prefix="/api/v4", tags=["V4 Structured Summarizer"])
 
