@@ -19,6 +19,7 @@ import structlog
 from app.core.errors import EngineUnavailable
 from app.engine.base import Status
 from app.engine.weights import Checkpoint, Choice, available_bytes, choose, read_checkpoint
+from app.services.load_progress import weights_progress
 from app.services.model_files import (
     Download,
     Fetch,
@@ -144,6 +145,7 @@ class LazyModel:
             self._listeners.remove(tell)
 
     def _report(self, progress: float) -> None:
+        log.info("model_loading", model_id=self.config.model_id, progress=progress)
         for tell in tuple(self._listeners):
             tell(Status("loading", progress=progress))
 
@@ -189,7 +191,7 @@ class LazyModel:
             choice = self._choice = self._choose(folder)
             self._report(0.0)
             started = time.monotonic()
-            model, tokenizer = _read_model(folder, config, choice)
+            model, tokenizer = _read_model(folder, config, choice, self._report)
         except EngineUnavailable as exc:
             self._choice = None
             if exc.code == "model_load_failed":
@@ -215,7 +217,9 @@ def _again(error: EngineUnavailable) -> EngineUnavailable:
     return EngineUnavailable(error.message, code=error.code, retry_after_s=error.retry_after_s)
 
 
-def _read_model(folder: Path, config: ModelConfig, choice: Choice) -> tuple[Any, Any]:
+def _read_model(
+    folder: Path, config: ModelConfig, choice: Choice, report: Callable[[float], None]
+) -> tuple[Any, Any]:
     """Load model and tokenizer from a folder, onto the CPU, ready to generate."""
     try:
         import torch
@@ -228,13 +232,14 @@ def _read_model(folder: Path, config: ModelConfig, choice: Choice) -> tuple[Any,
             "local_files_only": True,
         }
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, choice.format.name),
-            device_map="cpu",
-            use_safetensors=True,
-            **options,
-        )
+        with weights_progress(report):
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, choice.format.name),
+                device_map="cpu",
+                use_safetensors=True,
+                **options,
+            )
         model.eval()  # type: ignore[no-untyped-call, unused-ignore]
     except Exception as exc:
         log.error("model_load_failed", model_id=config.model_id, error=type(exc).__name__)

@@ -570,3 +570,15 @@ def test_trust_remote_code_is_off_and_reaches_the_loading(checkpoint: Path, tmp_
     trusting = service(model_id=str(folder), trust_remote_code=True)
     assert code_of(trusting.get_model) == "model_load_failed"
     assert marker.exists()
+
+
+def test_loading_tells_how_far_it_is(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """C10: progress as statuses, and no bar of a library on stderr."""
+    seen: list[Status] = []
+    loader = service(model_id=str(checkpoint))
+    run(loader.stream_generation("Hello", max_tokens=2, on_status=seen.append))
+    progress = [s.progress for s in seen if s.stage == "loading"]
+    assert (progress[0], progress[-1]) == (0.0, 1.0)
+    assert len(progress) > 3
+    assert progress == sorted(progress)
+    assert "it/s" not in capsys.readouterr().err
