@@ -44,10 +44,13 @@ _FURNITURE = re.compile(
     r"|(?:all rights reserved|terms of (?:use|service)|privacy policy|\bcookies\b)",
     re.IGNORECASE,
 )
-_BYLINE = re.compile(r"^(?i:by|oleh|von|par|por|de)\s+(?:[A-Z][\w.’'-]*\s*){1,5}\W*$")
+# Possessive where repetitions meet: a hostile page must not make a pattern try every split.
+_BYLINE = re.compile(
+    r"^(?i:by|oleh|von|par|por|de)\s++[A-Z][\w.’'-]*+(?:\s++[A-Z][\w.’'-]*+){0,4}+\W*+$"
+)
 _LINK = re.compile(r"https?://|www\.|\S@\S+\.\w|pic\.twitter")
 _CLAUSE = re.compile("(?<=[,;:，；：、،؛])\\s+|(?<=[，；：、،؛])|\\s+[—–-]\\s+|(?<=\\w)—(?=\\w)")
-_LEADER = re.compile(r"^(?:[’”»]+(?=\s)|[—–•*·▪►■●>…-]|\.{2,})+\s+")
+_LEADER = re.compile(r"^(?:[’”»]++(?=\s)|[—–•*·▪►■●>…-]|\.{2,}+)++\s++")
 _ENDS = re.compile("[.!?…。！？।॥։።។؟۔][\"'”’»)\\]」』）】]*$")
 _LOOSE = " \t,;:，；：、،؛—–-("
 

@@ -178,8 +178,8 @@ def _read_host(host: str, *, bracketed: bool) -> str:
             return str(ipaddress.IPv6Address(host))
         except ValueError as exc:
             raise blocked("This is not a valid IPv6 address.") from exc
-    host = unquote(host, errors="strict") if "%" in host else host
     try:
+        host = unquote(host, errors="strict") if "%" in host else host
         if not host.isascii():
             # UTS 46 also folds full-width digits and the ideographic full stop, as browsers do.
             host = idna.encode(host, uts46=True, transitional=False).decode("ascii")

@@ -128,10 +128,17 @@ async def fetch(
                 answer = await _get(target, policy, pinned, ssl_context)
                 if isinstance(answer, Page):
                     return answer
-                target = read_url(urljoin(target.url, answer))
+                target = read_url(_joined(target.url, answer))
     except TimeoutError as exc:
         raise timed_out(policy.timeout_s) from exc
     raise too_many_redirects(policy.max_redirects)
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return location  # `read_url` says what is wrong with it
 
 
 async def _admitted(target: Target, policy: FetchPolicy, resolve: Resolve) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import Any
 
 from app.services.charset import clean_text
@@ -132,7 +133,9 @@ def _name(value: object) -> str | None:
 def _title(
     tree: Any, meta: dict[str, list[str]], article: dict[str, Any], site_name: str | None
 ) -> str | None:
-    headings = [line for h1 in tree.iter("h1") if (line := _line(h1.text_content()))]
+    # Two are enough to know that there is more than one; a page can nest a thousand.
+    some = (_line(h1.text_content()) for h1 in islice(tree.iter("h1"), 2))
+    headings = [line for line in some if line]
     heading = headings[0][:MAX_VALUE_CHARS] if len(headings) == 1 else None
     title = (
         _first(meta, "og:title")
