@@ -20,13 +20,13 @@ from app.api import health, pages
 from app.api.deps import Services
 from app.api.sessions import endpoints as sessions_api
 from app.api.v3 import endpoints as v3
-from app.api.v3.wire import prose_failure
+from app.api.v3.wire import PROSE, prose_failure
 from app.api.v4 import endpoints as v4
-from app.api.v4.wire import patch_failure, text_failure
+from app.api.v4.wire import PATCHES, TEXT, patch_failure, text_failure
 from app.core.config import Settings
 from app.core.errors import EngineUnavailable
 from app.core.logging import configure_logging
-from app.core.middleware import BodyLimit, Guard, RequestContext
+from app.core.middleware import BodyLimit, Defects, Guard, RequestContext
 from app.core.responses import install_error_handlers
 from app.core.security import door
 from app.engine.base import Engine
@@ -40,7 +40,7 @@ from app.stream.session import Sessions
 
 log = structlog.get_logger(__name__)
 
-SWEEP_INTERVAL_S = 15.0
+SWEEP_INTERVAL_S = 5.0
 PRELOAD_RETRY_S = 5.0
 
 try:
@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         parts = services()
         log.info("startup", version=VERSION, engine=parts.engine.name, model=parts.engine.model)
         async with asyncio.TaskGroup() as beside:
-            tasks = [beside.create_task(_sweep(parts.sessions))]
+            tasks = [beside.create_task(_sweep(parts, settings.sessions_ttl_seconds))]
             if settings.preload_models and parts.engine.name == "local":
                 tasks.append(beside.create_task(_preload()))
             try:
@@ -128,7 +128,7 @@ def _build(settings: Settings, engine: Engine | None) -> Services:
     )
     sessions = Sessions(
         open_log("memory:"),
-        endings={"v4-text": text_failure, "v4-patches": patch_failure, "v3": prose_failure},
+        endings={TEXT: text_failure, PATCHES: patch_failure, PROSE: prose_failure},
         ttl_s=settings.sessions_ttl_seconds,
         timeout_s=settings.generation_timeout_seconds,
         max_active=settings.max_concurrent_generations + settings.max_queue,
@@ -148,7 +148,8 @@ def _local(settings: Settings) -> Engine:
     return LocalEngine(
         ModelServiceV4,
         slots=settings.max_concurrent_generations,
-        max_waiting=settings.max_queue,
+        # The sessions' own limit refuses before any work; one more here never has to.
+        max_waiting=settings.max_queue + settings.max_concurrent_generations,
     )
 
 
@@ -167,6 +168,7 @@ def _mount(app: FastAPI, settings: Settings) -> None:
     if settings.enable_v4_structured:
         app.include_router(v4.router)
     # The last one added is the first that a request passes.
+    app.add_middleware(Defects)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Guard, admit=door(settings.api_keys, settings.rate_limit))
     app.add_middleware(
@@ -179,10 +181,11 @@ def _mount(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(RequestContext)
 
 
-async def _sweep(sessions: Sessions) -> None:
+async def _sweep(parts: Services, ttl_s: float) -> None:
     while True:
-        await asyncio.sleep(SWEEP_INTERVAL_S)
-        await sessions.sweep()
+        await asyncio.sleep(min(SWEEP_INTERVAL_S, max(0.1, ttl_s / 4)))
+        await parts.sessions.sweep()
+        await parts.summarizer.sweep()
 
 
 async def _preload() -> None:
@@ -195,6 +198,10 @@ async def _preload() -> None:
             if error.code != "model_downloading":
                 log.warning("preload_failed", code=error.code, reason=error.message)
                 return
+        except Exception:
+            # Nothing beside the requests may take the server down with it.
+            log.exception("preload_failed")
+            return
         await asyncio.sleep(PRELOAD_RETRY_S)
 
 

@@ -15,6 +15,7 @@ from app.core.errors import InvalidInput, UnknownSession
 from app.engine.base import Engine
 from app.schemas.summary_v4 import SESSION_ID_PATTERN
 from app.services.summarizer import Summarizer
+from app.stream.log import Header
 from app.stream.session import Sessions
 from app.stream.sse import stream_response
 
@@ -34,7 +35,7 @@ class Services:
     heartbeat_s: float
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """Return the application's parts."""
     services: Services = request.app.state.services()
     return services
@@ -84,23 +85,39 @@ def resume_point(request: Request, session_id: str | None) -> tuple[str, int] | 
     return named, int(index)
 
 
-async def resume(request: Request, services: Services, session_id: str | None) -> Response | None:
+async def resume(
+    request: Request, services: Services, kind: str, session_id: str | None
+) -> Response | None:
     """Answer a request that resumes a session; None when it does not.
 
     Raises:
+        InvalidInput: the session is of another kind than this path streams.
         UnknownSession: the caller has no such session.
         EventsGone: what came after that index is no longer kept.
     """
     point = resume_point(request, session_id)
     if point is None:
         return None
-    return await replay(request, services, *point)
+    return await replay(request, services, *point, kind=kind)
 
 
-async def replay(request: Request, services: Services, session_id: str, after: int) -> Response:
+def respond(services: Services, header: Header, after: int = -1) -> Response:
+    """Answer with a session's events after an index, then its live tail."""
+    return stream_response(services.sessions, header, after, heartbeat_s=services.heartbeat_s)
+
+
+async def replay(
+    request: Request, services: Services, session_id: str, after: int, *, kind: str | None = None
+) -> Response:
     """Answer with everything of a session after an index (-1 for all), then its live tail."""
     header = await services.sessions.find(owner_of_request(request), session_id)
     if header is None:
         raise UnknownSession("there is no such session; start a new one")
+    if kind is not None and header.kind != kind:
+        raise InvalidInput(
+            "this session streams on another path; resume it there, or with "
+            "GET /api/sessions/{session_id}/events",
+            code="invalid_session_id",
+        )
     await services.sessions.check(header, after)
-    return stream_response(services.sessions, header, after, heartbeat_s=services.heartbeat_s)
+    return respond(services, header, after)

@@ -12,6 +12,7 @@ from app.api.deps import ServicesDep
 router = APIRouter(tags=["Health"])
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", summary="200 while the process can answer")
 async def health(services: ServicesDep) -> dict[str, Any]:
     """The superset object of C9; `modelReady` says whether the weights are in memory."""

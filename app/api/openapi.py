@@ -1,4 +1,4 @@
-"""What `/docs` shows of streams, and the description as YAML."""
+"""What `/docs` shows of streams."""
 
 from __future__ import annotations
 

@@ -14,14 +14,13 @@ from typing import Any
 
 import structlog
 from starlette.requests import Request
-from starlette.responses import Response
 
 from app.api.deps import Services, owner_of_request
 from app.core.errors import ScrapeFailed
 from app.services.sources import Input, Scraper, Source, read_source
 from app.services.summarizer import SummaryTask
 from app.stream.event import Draft
-from app.stream.sse import stream_response
+from app.stream.log import Header
 
 log = structlog.get_logger(__name__)
 
@@ -77,43 +76,53 @@ async def open_summary(
     kind: str,
     ask: SummaryAsk,
     encoder: Encoder,
-    *,
-    scrape_first: bool = False,
-) -> Response:
-    """Start the session of a request, or join the one that already does it, and stream it.
-
-    `scrape_first`: fetch the page before the response begins, so that a failure is a status (C2).
+) -> Header:
+    """Start the session of a request, or join the one that already does it.
 
     Raises:
         Overloaded, EngineUnavailable, SessionBusy: before any work.
-        ScrapeFailed: with `scrape_first`.
     """
     owner = owner_of_request(request)
     fingerprint = ask.fingerprint(kind)
+
+    async def drafts() -> AsyncGenerator[Draft, None]:
+        source = await _read(scraper, ask)
+        async with (
+            aclosing(services.summarizer.summarize(ask.task(source))) as plain,
+            aclosing(encoder(ask, source, plain)) as encoded,
+        ):
+            async for draft in encoded:
+                yield draft
+
     header = await services.sessions.running(owner, fingerprint, ask.session_id)
-    if header is None:
-        with services.sessions.reserve():
-            await services.summarizer.require_engine()
-            source = await _read(scraper, ask) if scrape_first else None
+    if header is not None:
+        return header
+    with services.sessions.reserve() as place:
+        await services.summarizer.require_engine()
+        return await services.sessions.start(
+            kind,
+            drafts,
+            owner=owner,
+            session_id=ask.session_id,
+            fingerprint=fingerprint,
+            linger_s=services.linger_s,
+            place=place,
+        )
 
-            async def drafts() -> AsyncGenerator[Draft, None]:
-                known = source or await _read(scraper, ask)
-                async with (
-                    aclosing(services.summarizer.summarize(ask.task(known))) as plain,
-                    aclosing(encoder(ask, known, plain)) as encoded,
-                ):
-                    async for draft in encoded:
-                        yield draft
 
-            header = await services.sessions.start(
-                kind,
-                drafts,
-                owner=owner,
-                session_id=ask.session_id,
-                fingerprint=fingerprint,
-                linger_s=services.linger_s,
-            )
-    return stream_response(services.sessions, header, heartbeat_s=services.heartbeat_s)
+async def page_was_read(services: Services, header: Header) -> None:
+    """Return once the session has its first event, so that a failing page is a status (C2).
+
+    Raises:
+        ScrapeFailed: the session ended with that.
+    """
+    async with aclosing(services.sessions.follow(header)) as events:
+        first = await anext(events, None)
+    if first is None or not first.terminal or not isinstance(first.data, dict):
+        return
+    code = str(first.data.get("code"))
+    if code in ScrapeFailed.codes:
+        raise ScrapeFailed(str(first.data["error"]), code=code)
 
 
 async def _read(scraper: Scraper, ask: SummaryAsk) -> Source:

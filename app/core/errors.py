@@ -96,14 +96,25 @@ class Overloaded(AppError):
 
 
 class ScrapeFailed(AppError):
-    """The page could not be fetched, or holds no article; `code` says which.
-
-    Codes: blocked_url, dns_failed, connect_failed, fetch_timeout, http_error, too_large,
-    too_many_redirects, unsupported_type, bad_encoding, no_article.
-    """
+    """The page could not be fetched, or holds no article; `code` says which."""
 
     code = "scrape_failed"
     status = 400
+    codes = frozenset(
+        (
+            "scrape_failed",
+            "blocked_url",
+            "dns_failed",
+            "connect_failed",
+            "fetch_timeout",
+            "http_error",
+            "too_large",
+            "too_many_redirects",
+            "unsupported_type",
+            "bad_encoding",
+            "no_article",
+        )
+    )
 
 
 class Unsupported(AppError):

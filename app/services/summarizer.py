@@ -110,19 +110,31 @@ class Summarizer:
             for draft in kept:
                 yield draft
             return
-        await self._generations.sweep()
         header = await self._generations.start(
             "summary", lambda: self._run(task, key), fingerprint=key, linger_s=0.0
         )
-        async with aclosing(self._generations.follow(header)) as events:
-            async for event in events:
-                if event.kind == "error":
-                    raise _error_in(event.data)
-                yield Draft(event.kind, event.data, event.terminal)
+        try:
+            async with aclosing(self._generations.follow(header)) as events:
+                async for event in events:
+                    if event.kind == "error":
+                        raise _error_in(event.data)
+                    yield Draft(event.kind, event.data, event.terminal)
+        finally:
+            # The caller's place stays taken until the model has really stopped.
+            await self._generations.settled(header)
+
+    async def sweep(self) -> None:
+        """Forget generations that everybody has read."""
+        await self._generations.sweep()
 
     async def aclose(self) -> None:
         """End what runs."""
         await self._generations.aclose()
+
+    def _keep(self, key: str, drafts: list[Draft]) -> None:
+        finish = drafts[-1].data
+        if isinstance(finish, dict) and finish["finish_reason"] != "cancelled":
+            self._finished[key] = drafts
 
     async def _kept(self, key: str) -> list[Draft] | None:
         kept = self._finished.get(key)
@@ -148,7 +160,7 @@ class Summarizer:
                         if draft.kind != "status":
                             kept.append(draft)
                         if draft.terminal and self._keeps and task.use_cache:
-                            self._finished[key] = kept
+                            self._keep(key, kept)
                         yield draft
                 return
             except EngineUnavailable as error:

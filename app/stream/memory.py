@@ -14,6 +14,9 @@ from app.stream.event import Draft, Event
 from app.stream.log import Header, Page
 
 KEPT_EVENTS = 2048
+# An ended session of a summary takes about 13 kB (measured): this bounds what a client that opens
+# one after the other can fill. Running sessions are bounded by what may run.
+KEPT_ENDED_RUNS = 4096
 
 
 @dataclass(slots=True)
@@ -34,8 +37,13 @@ class _Run:
 class MemoryLog:
     """An `EventLog` that keeps the last `kept_events` events of each run."""
 
-    def __init__(self, kept_events: int = KEPT_EVENTS) -> None:
+    def __init__(
+        self, kept_events: int = KEPT_EVENTS, kept_ended_runs: int = KEPT_ENDED_RUNS
+    ) -> None:
         self._kept_events = kept_events
+        self._kept_ended_runs = kept_ended_runs
+        # In the order in which they ended.
+        self._ended: deque[str] = deque()
         self._runs: dict[str, _Run] = {}
         self._newest: dict[tuple[str, str], str] = {}
 
@@ -56,7 +64,10 @@ class MemoryLog:
             record.next_index += 1
             if draft.terminal:
                 record.ended_at_s = time.monotonic()
+                self._ended.append(run)
         record.wake()
+        while len(self._ended) > self._kept_ended_runs:
+            self._drop(self._ended.popleft())
         return record.next_index - 1
 
     async def read(self, run: str, after: int, limit: int = 256) -> Page:
@@ -85,23 +96,25 @@ class MemoryLog:
 
     async def sweep(self, older_than_s: float) -> int:
         limit_s = time.monotonic() - older_than_s
-        old = [
-            record
-            for record in self._runs.values()
-            if record.ended_at_s is not None and record.ended_at_s <= limit_s
-        ]
-        for record in old:
-            header = record.header
-            del self._runs[header.run]
-            if self._newest.get((header.owner, header.session_id)) == header.run:
-                del self._newest[header.owner, header.session_id]
-        return len(old)
+        dropped = 0
+        while self._ended and (self._runs[self._ended[0]].ended_at_s or 0.0) <= limit_s:
+            self._drop(self._ended.popleft())
+            dropped += 1
+        return dropped
 
     async def aclose(self) -> None:
         for record in self._runs.values():
             record.wake()
         self._runs.clear()
         self._newest.clear()
+        self._ended.clear()
+
+    def _drop(self, run: str) -> None:
+        record = self._runs.pop(run)
+        header = record.header
+        record.wake()
+        if self._newest.get((header.owner, header.session_id)) == run:
+            del self._newest[header.owner, header.session_id]
 
     def _record(self, run: str) -> _Run:
         try:

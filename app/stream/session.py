@@ -79,6 +79,10 @@ class Session:
         self.timer = asyncio.get_running_loop().call_later(delay_s, self.cancel, reason)
 
 
+class Place:
+    """A reserved place among the sessions that may be active."""
+
+
 class Sessions:
     """All sessions of one kind of log.
 
@@ -100,7 +104,7 @@ class Sessions:
         self._ttl_s = ttl_s
         self._timeout_s = timeout_s
         self._max_active = max_active
-        self._reserved = 0
+        self._reserved: set[Place] = set()
         self._by_run: dict[str, Session] = {}
         self._by_id: dict[tuple[str, str], Session] = {}
         self._shared: dict[tuple[str, str], Session] = {}
@@ -112,23 +116,24 @@ class Sessions:
         return len(self._by_run)
 
     @contextmanager
-    def reserve(self) -> Iterator[None]:
-        """Hold a place while a request prepares its session.
+    def reserve(self) -> Iterator[Place]:
+        """Hold a place while a request prepares its session; `start` takes it over.
 
         Raises:
             Overloaded: every place is taken.
         """
-        if self._max_active is not None and self.active + self._reserved >= self._max_active:
+        if self._max_active is not None and self.active + len(self._reserved) >= self._max_active:
             raise Overloaded(
                 f"{self._max_active} requests are running or waiting, which is all this server "
                 "takes at once; try again soon",
                 retry_after_s=5,
             )
-        self._reserved += 1
+        place = Place()
+        self._reserved.add(place)
         try:
-            yield
+            yield place
         finally:
-            self._reserved -= 1
+            self._reserved.discard(place)
 
     async def running(
         self, owner: str, fingerprint: str, session_id: str | None = None
@@ -162,6 +167,7 @@ class Sessions:
         session_id: str | None = None,
         fingerprint: str = "",
         linger_s: float | None = None,
+        place: Place | None = None,
     ) -> Header:
         """Start a session, or return the running one of the same fingerprint.
 
@@ -187,6 +193,8 @@ class Sessions:
         )
         session = Session(header, linger_s, asyncio.get_running_loop().create_future())
         self._by_run[header.run] = session
+        if place is not None:
+            self._reserved.discard(place)
         self._by_id[owner, header.session_id] = session
         if session_id is None and fingerprint:
             self._shared[owner, fingerprint] = session
@@ -195,6 +203,14 @@ class Sessions:
             session.arm(max(linger_s, FIRST_FOLLOWER_S))
         await session.opened.wait()
         return header
+
+    async def settled(self, header: Header) -> None:
+        """Return when a session that has ended, or was told to, has cleaned up in this process."""
+        session = self._by_run.get(header.run)
+        if session is None or session.supervisor is None:
+            return
+        if session.ended or session.stop.done():
+            await asyncio.wait({session.supervisor})
 
     async def find(self, owner: str, session_id: str) -> Header | None:
         """Return the newest run of a session id, running or ended."""
@@ -229,7 +245,11 @@ class Sessions:
 
     def ending(self, header: Header, error: AppError) -> Draft:
         """Return an error as the terminal event of that session's wire form."""
-        return self._endings[header.kind](error)
+        try:
+            return self._endings[header.kind](error)
+        except Exception:
+            log.exception("ending_failed", kind=header.kind)
+            return Draft("error", {"error": error.message, "code": error.code}, terminal=True)
 
     def cancel(self, owner: str, session_id: str) -> None:
         """Cancel the running session of that id, if there is one."""
@@ -265,7 +285,11 @@ class Sessions:
             log.info("session_started", session_id=header.session_id, kind=header.kind)
             session.worker = asyncio.create_task(self._drain(session, drafts))
             either: set[asyncio.Future[Any]] = {session.worker, session.stop}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                either, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                session.cancel(TimedOut(f"the answer took longer than {self._timeout_s or 0:g} s"))
             error = self._outcome(session)
             if error is not None:
                 await self._log.append(header.run, [self.ending(header, error)])
@@ -281,20 +305,35 @@ class Sessions:
             session.ended = True
             session.opened.set()
             self._release(session)
-            if session.worker is not None and not session.worker.done():
-                session.worker.cancel()
-                await asyncio.wait({session.worker})
+            await self._stop_worker(session)
             if session.timer is not None:
                 session.timer.cancel()
             self._by_run.pop(header.run, None)
 
     async def _drain(self, session: Session, drafts: AsyncGenerator[Draft, None]) -> None:
-        async with asyncio.timeout(self._timeout_s), aclosing(drafts):
+        async with aclosing(drafts):
             async for draft in drafts:
                 await self._log.append(session.header.run, [draft])
                 if draft.terminal:
                     session.ended = True
                     return
+
+    async def _stop_worker(self, session: Session) -> None:
+        """Wait until the worker has cleaned up; what that raises is logged and told to nobody."""
+        worker = session.worker
+        if worker is None:
+            return
+        late = not worker.done()
+        if late:
+            worker.cancel()
+            await asyncio.wait({worker})
+        failure = None if worker.cancelled() else worker.exception()
+        if failure is not None and late:
+            log.warning(
+                "session_cleanup_failed",
+                session_id=session.header.session_id,
+                error=type(failure).__name__,
+            )
 
     def _outcome(self, session: Session) -> AppError | None:
         """Say with which error the session ends, or None when it ended by itself."""
@@ -308,8 +347,6 @@ class Sessions:
         failure = worker.exception()
         if isinstance(failure, AppError):
             return failure
-        if isinstance(failure, TimeoutError):
-            return TimedOut(f"the answer took longer than {self._timeout_s:g} s")
         log.error(
             "session_failed",
             session_id=session.header.session_id,

@@ -11,7 +11,6 @@ from contextlib import aclosing
 from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from sse_starlette.sse import AppStatus
 
 from app.core.errors import AppError
 from app.stream.event import Data, Draft, Event
@@ -22,10 +21,6 @@ SEND_TIMEOUT_S = 300.0
 
 # Legal in JSON and in SSE, yet many line readers (Python's splitlines among them) break at them.
 _LINE_SEPARATORS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-
-# Sessions are ended by the server itself before it waits for its connections (`__main__`): each
-# stream gets its terminal event, instead of being cut off by the library's own drain.
-AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
 
 def compact_json(value: Any) -> str:

@@ -223,6 +223,16 @@ def test_cancelling_stops_the_model_and_the_next_one_runs(checkpoint: Path) -> N
         assert terminals(frames(server.post(STREAM, BODY).text)) == ["result"]
 
 
+def test_a_model_id_that_cannot_be_one_is_a_reason_not_a_defect() -> None:
+    """C19, S1.35; also when it should be preloaded, and the server stays up."""
+    with local("bad id!", preload_models=True) as server:
+        found = frames(server.post(STREAM, BODY).text)
+        assert "V4_MODEL_ID" in found[0].json["data"]["engine_reason"]
+        assert terminals(found) == ["result"]
+        assert server.get("/ready").status_code == 503
+        assert server.tasks(), "the sweeper runs on"
+
+
 def test_health_tells_what_is_known_of_a_model_that_could_not_load(checkpoint: Path) -> None:
     """C9, C12: after a request has found it out; the probe itself looks for nothing."""
     with local(checkpoint, memory_limit_bytes=10_000) as server:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.api.summaries import SummaryAsk
+from app.api.v4.wire import text_events
 from app.core.errors import InvalidInput, ScrapeFailed
+from app.engine.base import Document
 from app.services.prompts import known_style
-from app.services.sources import Input, check_input, read_source
+from app.services.sources import Input, Source, check_input, read_source
 from app.services.summary_json import CompactJson
 from app.services.summary_patches import SummaryPatches
+from app.stream.event import Draft
 from tests.engines import ARTICLE, SUMMARY, SUMMARY_TEXT
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -149,3 +154,20 @@ async def test_an_empty_page_is_no_article() -> None:
             OnePage({"content": " \n"}), Input(url="http://a.example/"), use_cache=True
         )
     assert failed.value.code == "no_article"
+
+
+async def test_the_longest_stream_fits_the_log() -> None:
+    """Contract 3: 2,048 events a session, and a summary may have 2,048 tokens."""
+    ask = SummaryAsk(given=Input(text=ARTICLE), max_tokens=2048)
+    source = Source(Document(text=ARTICLE), {}, 0.0)
+
+    async def drafts() -> AsyncGenerator[Draft, None]:
+        yield Draft("engine", {"engine": "e", "model": "m"})
+        for number in range(2048):
+            yield Draft("text", f"{number},")
+        yield Draft("finish", {"summary": {}, "usage": {}, "queue_ms": 0}, terminal=True)
+
+    events = [event async for event in text_events(ask, source, drafts())]
+    assert len(events) < 1800
+    pieces = [str(event.data) for event in events if event.kind == ""]
+    assert "".join(pieces) == "".join(f"{number}," for number in range(2048))

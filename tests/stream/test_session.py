@@ -277,3 +277,87 @@ async def test_a_slow_reader_does_not_slow_the_producer(sessions: Sessions) -> N
         assert len(events) == 1001
         rest = [event async for event in asleep]
     assert len(rest) == 1000
+
+
+async def test_a_time_out_of_somebody_else_is_a_defect_not_a_late_answer(
+    sessions: Sessions,
+) -> None:
+    """Rule 2: whatever the generator raises, there is one terminal event."""
+    source = Source()
+    source.put(TimeoutError("a socket's"))
+    events = await all_events(sessions, await sessions.start("k", source))
+    assert [event.data for event in events] == [{"code": "internal_error"}]
+
+
+async def test_an_ending_that_fails_still_ends_the_stream() -> None:
+    """Rule 2."""
+
+    def broken(error: AppError) -> Draft:
+        raise KeyError(error.code)
+
+    sessions = Sessions(MemoryLog(), endings={"k": broken})
+    source = Source()
+    source.put(GenerationFailed("no"))
+    events = await all_events(sessions, await sessions.start("k", source))
+    assert [event.terminal for event in events] == [True]
+    await sessions.aclose()
+
+
+async def test_a_time_out_is_told_before_the_model_has_stopped() -> None:
+    """A8."""
+    stopped = asyncio.Event()
+
+    async def stubborn() -> AsyncGenerator[Draft, None]:
+        try:
+            yield Draft("", "a")
+            await asyncio.Event().wait()
+        finally:
+            await stopped.wait()
+
+    sessions = open_sessions(timeout_s=0.05)
+    events = await all_events(sessions, await sessions.start("k", stubborn))
+    assert events[-1].data == {"code": "timeout"}
+    assert sessions.active == 1
+    stopped.set()
+    await sessions.aclose()
+
+
+async def test_clean_up_that_fails_is_logged_without_its_message(
+    sessions: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S1.34: an exception's message may hold what must not be logged."""
+
+    async def untidy() -> AsyncGenerator[Draft, None]:
+        try:
+            yield Draft("", "a")
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("article text")
+
+    header = await sessions.start("k", untidy, session_id="mine")
+    following = asyncio.create_task(all_events(sessions, header))
+    await asyncio.sleep(0.01)
+    sessions.cancel("", "mine")
+    assert (await following)[-1].data == {"code": "cancelled"}
+    await sessions.settled(header)
+    assert "article text" not in caplog.text
+
+
+async def test_a_reserved_place_is_handed_over_to_the_session() -> None:
+    """Contract 8: a request takes one place, not two."""
+    sessions = open_sessions(max_active=2)
+    with sessions.reserve() as place:
+        await sessions.start("k", Source(), place=place)
+        with sessions.reserve():
+            pass
+    await sessions.aclose()
+
+
+async def test_the_memory_log_forgets_the_oldest_ended_sessions_over_its_bound() -> None:
+    """A client that opens one session after the other does not fill the memory."""
+    log = MemoryLog(kept_ended_runs=3)
+    for number in range(5):
+        await log.open(Header(f"r{number}", f"s{number}", "k", "", ""))
+        await log.append(f"r{number}", [END])
+    found = [await log.find("", f"s{number}") is not None for number in range(5)]
+    assert found == [False, False, True, True, True]

@@ -6,10 +6,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.deps import ServicesDep, resume
+from app.api.deps import ServicesDep, respond, resume
 from app.api.openapi import PROSE_EXAMPLE, sse_responses
 from app.api.summaries import SummaryAsk, open_summary
-from app.api.v3.wire import prose_events
+from app.api.v3.wire import PROSE, prose_events
 from app.schemas.summary_v3 import ProseBody
 from app.services.article_scraper import article_scraper_service
 from app.services.prompts import DEFAULT_PROSE_PROMPT
@@ -30,7 +30,7 @@ TOP_P = 0.9
 )
 async def stream(request: Request, services: ServicesDep, body: ProseBody) -> Response:
     """Each event is one JSON object with a piece of the text; the last has `done` true."""
-    resumed = await resume(request, services, body.session_id)
+    resumed = await resume(request, services, PROSE, body.session_id)
     if resumed is not None:
         return resumed
     ask = SummaryAsk(
@@ -43,4 +43,7 @@ async def stream(request: Request, services: ServicesDep, body: ProseBody) -> Re
         use_cache=body.use_cache is not False,
         session_id=body.session_id,
     )
-    return await open_summary(request, services, article_scraper_service, "v3", ask, prose_events)
+    header = await open_summary(
+        request, services, article_scraper_service, PROSE, ask, prose_events
+    )
+    return respond(services, header)

@@ -10,6 +10,8 @@ from app.core.errors import AppError
 from app.services.sources import Source
 from app.stream.event import Draft
 
+# The name of this wire form among the kinds of sessions.
+PROSE = "v3"
 # The client redraws at most 33 times a second (A17).
 PIECE_INTERVAL_S = 0.03
 

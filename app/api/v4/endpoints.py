@@ -8,10 +8,10 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.deps import ServicesDep, resume
+from app.api.deps import ServicesDep, respond, resume
 from app.api.openapi import PATCHES_EXAMPLE, STREAM_EXAMPLE, sse_responses
-from app.api.summaries import SummaryAsk, open_summary
-from app.api.v4.wire import patch_events, text_events
+from app.api.summaries import SummaryAsk, open_summary, page_was_read
+from app.api.v4.wire import PATCHES, TEXT, patch_events, text_events
 from app.schemas.summary_v4 import SummaryBody
 from app.services.article_scraper import article_scraper_service
 from app.services.model_loader_v4 import ModelServiceV4
@@ -59,19 +59,13 @@ async def stream(
     style: Style = None,
 ) -> Response:
     """Joining the data of every unnamed event gives the JSON document; named events are extra."""
-    resumed = await resume(request, services, body.session_id if body else None)
+    resumed = await resume(request, services, TEXT, body.session_id if body else None)
     if resumed is not None:
         return resumed
     ask = _ask(body, url, style)
-    return await open_summary(
-        request,
-        services,
-        article_scraper_service,
-        "v4-text",
-        ask,
-        text_events,
-        scrape_first=True,
-    )
+    header = await open_summary(request, services, article_scraper_service, TEXT, ask, text_events)
+    await page_was_read(services, header)
+    return respond(services, header)
 
 
 @router.post(
@@ -88,10 +82,11 @@ async def stream_ndjson(
     style: Style = None,
 ) -> Response:
     """Each event is one JSON object: metadata, then patches with the state so far, then done."""
-    resumed = await resume(request, services, body.session_id if body else None)
+    resumed = await resume(request, services, PATCHES, body.session_id if body else None)
     if resumed is not None:
         return resumed
     ask = _ask(body, url, style)
-    return await open_summary(
-        request, services, article_scraper_service, "v4-patches", ask, patch_events
+    header = await open_summary(
+        request, services, article_scraper_service, PATCHES, ask, patch_events
     )
+    return respond(services, header)

@@ -12,6 +12,13 @@ from app.services.sources import Source
 from app.services.summary_patches import SummaryPatches
 from app.stream.event import Draft
 
+# The names of these wire forms among the kinds of sessions.
+TEXT = "v4-text"
+PATCHES = "v4-patches"
+# The memory log keeps 2,048 events and a summary may have 2,048 tokens: after this many pieces they
+# come in twos, so that even the longest stream can be replayed from its start.
+SINGLE_PIECES = 1_000
+
 Drafts = AsyncGenerator[Draft, None]
 
 
@@ -19,6 +26,11 @@ async def text_events(ask: SummaryAsk, source: Source, drafts: Drafts) -> Drafts
     """`/stream`: unnamed events join to the JSON document, named ones are extra."""
     first_token_ms: float | None = None
     writer: dict[str, Any] = {}
+    pieces = 0
+    held = ""
+    if not ask.include_metadata:
+        # The response begins with the first event, and the model may take long for its own.
+        yield Draft("status", {"stage": "scraping", "progress": 1})
     async for draft in drafts:
         match draft.kind, draft.data:
             case "engine", dict(data):
@@ -27,10 +39,16 @@ async def text_events(ask: SummaryAsk, source: Source, drafts: Drafts) -> Drafts
                     yield Draft("metadata", metadata(ask, source, writer))
             case "status", data:
                 yield Draft("status", data)
-            case "text", data:
+            case "text", str(data):
                 first_token_ms = ask.elapsed_ms() if first_token_ms is None else first_token_ms
-                yield Draft("", data)
+                pieces += 1
+                held += data
+                if pieces < SINGLE_PIECES or pieces % 2:
+                    yield Draft("", held)
+                    held = ""
             case "finish", dict(data):
+                if held:
+                    yield Draft("", held)
                 timings = {
                     "scrape_ms": source.scrape_ms,
                     "queue_ms": data["queue_ms"],
