@@ -8,8 +8,13 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
+from sse_starlette.sse import AppStatus
 
 from app.core.config import Settings
+
+# `Server` ends the sessions, so that each stream gets its terminal event; the library's own drain
+# would cut them off. It stays on for anybody who serves the application in another way.
+AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
 
 class Server(uvicorn.Server):
@@ -51,6 +56,8 @@ def main() -> None:
         access_log=False,
         timeout_graceful_shutdown=30,
         server_header=False,
+        proxy_headers=settings.forwarded_allow_ips is not None,
+        forwarded_allow_ips=settings.forwarded_allow_ips or "",
     )
     Server(config, app).run()
 

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,10 @@ from typing import Any
 
 import httpx
 
-PAGE = Path(__file__).parent / "web" / "demo_article.html"
+from app.core.config import Settings
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "app" / "web" / "demo_article.html"
 START_S = 30.0
 
 
@@ -72,8 +76,19 @@ def server(
     Raises:
         RuntimeError: it did not answer in time.
     """
-    environment = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port), **(variables or {})}
-    process = subprocess.Popen(command, env=environment)
+    # Neither the caller's variables nor a `.env` of the working folder decide what runs here.
+    own = {k: v for k, v in os.environ.items() if k.lower() not in Settings.model_fields}
+    environment = {**own, "HOST": "127.0.0.1", "PORT": str(port), **(variables or {})}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment["PYTHONPATH"] = path
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _run(command, environment, folder, port)
+
+
+def _run(
+    command: tuple[str, ...], environment: dict[str, str], folder: str, port: int
+) -> Iterator[Server]:
+    process = subprocess.Popen(command, env=environment, cwd=folder)
     base = f"http://127.0.0.1:{port}"
     try:
         deadline_s = time.monotonic() + START_S

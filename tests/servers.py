@@ -67,7 +67,7 @@ def serving(engine: Engine | None = None, **values: Any) -> Iterator[Running]:
     app = create_app(settings(**values), engine=engine)
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="on",
-        timeout_graceful_shutdown=15,
+        timeout_graceful_shutdown=15, proxy_headers=False,
     )  # fmt: skip
     server = Server(config, app)
     loop = asyncio.new_event_loop()

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_demo_streams_two_styles_and_exits_well() -> None:
     """Must hold: no network, no model, real HTTP, the events printed, exit 0."""
-    environment = {k: v for k, v in os.environ.items() if k != "SUMMARY_ENGINE"}
+    environment = {**os.environ, "API_KEYS": "k", "ENABLE_V4_STRUCTURED": "false"}
+    environment.pop("SUMMARY_ENGINE", None)
     shown = subprocess.run(
         [sys.executable, "-m", "app.demo"],
         cwd=ROOT,
@@ -33,7 +34,7 @@ def test_the_demo_says_when_it_failed() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "app.demo"],
         cwd=ROOT,
-        env={**os.environ, "ENABLE_V4_STRUCTURED": "false"},
+        env={**os.environ, "SUMMARY_ENGINE": "no such engine"},
         capture_output=True,
         text=True,
         timeout=50,

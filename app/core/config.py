@@ -25,7 +25,11 @@ class Settings(BaseSettings):
     """The configuration of one process; `.env.example` explains each variable."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        str_strip_whitespace=True,
     )
 
     host: str = "127.0.0.1"
@@ -63,19 +67,36 @@ class Settings(BaseSettings):
     fetch_max_bytes: Annotated[int, Field(gt=0)] = 5_000_000
     fetch_max_redirects: Annotated[int, Field(ge=0)] = 5
 
+    forwarded_allow_ips: str | None = None
     api_keys: CommaList = Field(default=(), repr=False)
     rate_limit: str | None = None
     cors_origins: CommaList = ("*",)
     max_body_bytes: Annotated[int, Field(gt=0)] = 2_000_000
 
+    @field_validator("api_keys", "fetch_ports", mode="before")
+    @classmethod
+    def _list_is_not_only_commas(cls, value: object) -> object:
+        # A list that was meant and came out empty would open the server, or close the web.
+        if isinstance(value, str) and value and not value.strip(" ,"):
+            raise ValueError("the list is empty; leave the variable out instead")
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _level_in_lower_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
     @field_validator("rate_limit")
     @classmethod
     def _rate_limit_is_known(cls, value: str | None) -> str | None:
-        from limits import parse
+        from limits import parse_many
 
-        if value is not None:
-            try:
-                parse(value)
-            except ValueError:
-                raise ValueError("write it as in 60/minute or 1000/hour") from None
+        if value is None:
+            return None
+        try:
+            found = parse_many(value)
+        except ValueError:
+            found = []
+        if len(found) != 1 or found[0].amount < 1:
+            raise ValueError("write one limit, as in 60/minute or 1000/hour")
         return value

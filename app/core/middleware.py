@@ -15,7 +15,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import AppError, BodyTooLarge, TimedOut
+from app.core.errors import AppError, BodyTooLarge, InternalError, TimedOut
 from app.core.responses import app_error_response
 
 log = structlog.get_logger(__name__)
@@ -60,6 +60,33 @@ class RequestContext:
                 status=status,
                 duration_ms=round((time.monotonic() - started_s) * 1000, 1),
             )
+
+
+class Defects:
+    """Answer 500 for what nobody foresaw, and log it once, with the request's id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            if scope["type"] != "http":
+                raise
+            log.exception("request_failed")
+            if begun:
+                # The status is out; only a broken connection can say that the rest is missing.
+                raise
+            error = InternalError("the server failed; its log has the request id")
+            await app_error_response(scope, error)(scope, receive, send)
 
 
 class Guard:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
@@ -13,9 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
-from app.core.errors import AppError, InternalError
-
-log = structlog.get_logger(__name__)
+from app.core.errors import AppError
 
 _HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
@@ -104,13 +101,6 @@ def install_error_handlers(app: FastAPI) -> None:
             headers=dict(error.headers or {}),
         )
 
-    async def on_defect(request: Request, error: Exception) -> JSONResponse:
-        log.error("request_failed", exc_info=error)
-        return app_error_response(
-            request.scope, InternalError("the server failed; its log has the request id")
-        )
-
     app.add_exception_handler(AppError, on_app_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(Exception, on_defect)

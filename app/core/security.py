@@ -27,11 +27,14 @@ def owner_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
-def _key_in(headers: Headers) -> str:
+def _keys_in(headers: Headers) -> list[str]:
+    """Return the keys that a request shows; a gateway's own bearer token may stand beside ours."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and value.strip():
-        return value.strip()
-    return headers.get("x-api-key", "").strip()
+    shown = [headers.get("x-api-key", ""), value if scheme.lower() == "bearer" else ""]
+    # Headers are bytes that Starlette reads as Latin-1; a key may have been sent as UTF-8.
+    return [
+        key.strip().encode("latin-1").decode("utf-8", "replace") for key in shown if key.strip()
+    ]
 
 
 def door(api_keys: Sequence[str], rate_limit: str | None) -> Callable[[Scope], Awaitable[None]]:
@@ -41,7 +44,7 @@ def door(api_keys: Sequence[str], rate_limit: str | None) -> Callable[[Scope], A
         Unauthorized: keys are configured and the request has none of them.
         Overloaded: the key, or the address when there are no keys, came too often.
     """
-    owners = {owner_of(key): key for key in api_keys}
+    owners = [owner_of(key) for key in api_keys]
     limit: RateLimitItem | None = parse(rate_limit) if rate_limit else None
     limiter = MovingWindowRateLimiter(MemoryStorage())
 
@@ -52,13 +55,14 @@ def door(api_keys: Sequence[str], rate_limit: str | None) -> Callable[[Scope], A
         if path in OPEN_PATHS or path.startswith(OPEN_PREFIXES) or scope["method"] == "OPTIONS":
             return
         if owners:
-            given = owner_of(_key_in(Headers(scope=scope)))
-            if not any(hmac.compare_digest(given, owner) for owner in owners):
+            given = [owner_of(key) for key in _keys_in(Headers(scope=scope))]
+            known = [o for o in owners if any(hmac.compare_digest(o, g) for g in given)]
+            if not known:
                 raise Unauthorized(
                     "this server needs an API key: send it as 'Authorization: Bearer <key>' or "
                     "'X-API-Key: <key>'"
                 )
-            state["owner"] = given
+            state["owner"] = known[0]
         if limit is not None:
             caller = state["owner"] or (scope.get("client") or ("unknown",))[0]
             if not await limiter.hit(limit, caller):

@@ -76,11 +76,14 @@ class PieceStreamer(TextIteratorStreamer):
 
     def end(self) -> None:
         """Flush an unfinished character and end the iteration; without effect the second time."""
-        if self._ids:
-            self._emit(final=True)
-        self._ids = []
-        self._read = 0
-        self.on_finalized_text("", stream_end=True)
+        try:
+            if self._ids:
+                self._emit(final=True)
+        finally:
+            # Whatever the tokenizer does, whoever reads must not wait for ever.
+            self._ids = []
+            self._read = 0
+            self.on_finalized_text("", stream_end=True)
 
     def _emit(self, *, final: bool) -> None:
         before = self._decode(self._ids[: self._read])

@@ -48,8 +48,12 @@ def find_model(model_id: str, revision: str | None = None) -> Path | None:
     if is_path(model_id):
         return None
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    config = try_to_load_from_cache(model_id, "config.json", revision=revision)
+    try:
+        config = try_to_load_from_cache(model_id, "config.json", revision=revision)
+    except HFValidationError as exc:
+        raise _missing("V4_MODEL_ID is neither a repository's name nor a folder") from exc
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
@@ -141,6 +145,8 @@ class Download:
 
         Starts nothing.
         """
+        if _offline():
+            return _missing("downloads are switched off by HF_HUB_OFFLINE")
         with self._lock:
             return self._state()
 
@@ -167,7 +173,11 @@ class Download:
                 name="model-download",
                 daemon=True,
             )
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:
+                self._thread = None
+                raise
             log.info("model_download_started", model_id=model_id, revision=revision)
             return self._downloading()
 
@@ -182,7 +192,12 @@ class Download:
         failure: tuple[float, str] | None = None
         try:
             self._fetch(model_id, revision=revision, token=token, on_progress=self._report)
-            log.info("model_download_finished", model_id=model_id)
+            if find_model(model_id, revision) is None:
+                failure = (
+                    self._clock() + self._retry_after_s,
+                    "the repository holds no complete checkpoint (safetensors, tokenizer)",
+                )
+            log.info("model_download_finished", model_id=model_id, complete=failure is None)
         except Exception as exc:
             reason = _short_reason(exc)
             failure = (self._clock() + self._retry_after_s, reason)

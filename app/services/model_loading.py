@@ -86,8 +86,10 @@ class LazyModel:
         """Return why the model could not serve now, or None. Loads and downloads nothing."""
         if self._loaded is not None:
             return None
-        if self._probe is not None and self.config.clock() < self._probe[0]:
-            return _again(self._probe[1])
+        # Read once: a load in another thread may change it meanwhile.
+        probe = self._probe
+        if probe is not None and self.config.clock() < probe[0]:
+            return _again(probe[1])
         try:
             self._raise_remembered()
             folder = find_model(self.config.model_id, self.config.revision)
@@ -107,7 +109,8 @@ class LazyModel:
     def _known_problem(self) -> str | None:
         if self._loaded is not None:
             return None
-        known = self._download.state() or (self._probe[1] if self._probe else None)
+        probe = self._probe
+        known = self._download.state() or (probe[1] if probe else None)
         return known.message if known else None
 
     def prepare(self) -> None:
@@ -150,8 +153,9 @@ class LazyModel:
             tell(Status("loading", progress=progress))
 
     def _raise_remembered(self) -> None:
-        if self._failure is not None and self.config.clock() < self._failure[0]:
-            raise _again(self._failure[1])
+        failure = self._failure
+        if failure is not None and self.config.clock() < failure[0]:
+            raise _again(failure[1])
 
     def _why_missing(self) -> EngineUnavailable:
         if is_path(self.config.model_id):

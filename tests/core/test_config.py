@@ -80,7 +80,16 @@ def test_settings_are_frozen_and_hide_secrets() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "99999"), ("V4_WEIGHTS", "int2"), ("RATE_LIMIT", "often"), ("MAX_QUEUE", "-1")],
+    [
+        ("PORT", "99999"),
+        ("V4_WEIGHTS", "int2"),
+        ("RATE_LIMIT", "often"),
+        ("RATE_LIMIT", "60/minute;5/second"),
+        ("RATE_LIMIT", "0/minute"),
+        ("MAX_QUEUE", "-1"),
+        ("API_KEYS", " , "),
+        ("FETCH_PORTS", ","),
+    ],
 )
 def test_a_wrong_value_is_refused_at_start(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,28 @@ def test_without_a_key_everything_but_the_open_paths_is_401() -> None:
             assert server.post(STREAM, BODY, headers=headers).status_code == 200
 
 
+def test_a_gateways_own_token_may_stand_beside_the_key() -> None:
+    """Contract 8: a private gateway puts its bearer token where ours would be."""
+    headers = {"Authorization": "Bearer the-gateways", "X-API-Key": "right"}
+    with serving(ScriptedEngine(), api_keys=("right",)) as server:
+        assert server.post(STREAM, BODY, headers=headers).status_code == 200
+
+
+def test_a_key_that_is_not_ascii_works() -> None:
+    with serving(ScriptedEngine(), api_keys=("schlüssel",)) as server:
+        headers = {b"X-API-Key": "schlüssel".encode()}
+        assert server.post(STREAM, BODY, headers=headers).status_code == 200
+
+
+def test_an_address_that_a_stranger_claims_is_not_believed() -> None:
+    """RATE_LIMIT counts the address of the connection."""
+    with serving(ScriptedEngine(), rate_limit="1/minute") as server:
+        answers = [
+            server.post(STREAM, BODY, headers={"X-Forwarded-For": f"9.9.9.{n}"}) for n in range(2)
+        ]
+    assert [answer.status_code for answer in answers] == [200, 429]
+
+
 def test_over_the_rate_is_429_with_retry_after() -> None:
     """Contract 8; pitfall: rate limits were settings that nothing read."""
     with serving(ScriptedEngine(), rate_limit="2/minute") as server:

@@ -321,7 +321,8 @@ async def test_the_real_model_streams_and_counts(checkpoint: Path) -> None:
     engine = LocalEngine(tiny(checkpoint))
     items = await collect(engine)
     stages = [item.stage for item in items if isinstance(item, Status)]
-    assert stages[:3] == ["loading", "loading", "reading"]
+    assert stages[0] == "loading"
+    assert next(s for s in stages if s != "loading") == "reading"
     assert stages[-1] == "writing"
     finish = items[-1]
     assert isinstance(finish, Finish)

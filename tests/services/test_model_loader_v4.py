@@ -256,6 +256,19 @@ def test_preparing_starts_the_download_and_loads_nothing(checkpoint: Path) -> No
 
 
 @pytest.mark.usefixtures("online")
+def test_a_download_without_a_whole_checkpoint_is_a_failure() -> None:
+    """C19: not repeated at every request."""
+    hub = FakeHub()
+    hub.go.set()
+    loader = service(model_id="owner/tiny", fetch=hub)
+    assert code_of(loader.get_model) == "model_downloading"
+    ended_downloads()
+    with pytest.raises(EngineUnavailable, match="complete checkpoint"):
+        loader.get_model()
+    assert hub.calls == 1
+
+
+@pytest.mark.usefixtures("online")
 def test_a_failed_download_is_not_repeated_for_a_minute() -> None:
     """C19: no network."""
     clock = Clock()
