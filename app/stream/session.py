@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -362,9 +362,3 @@ class Sessions:
         ):
             if index.get(key) is session:
                 del index[key]
-
-
-async def drafts_of(events: AsyncIterator[Event]) -> AsyncGenerator[Draft, None]:
-    """Turn a followed session back into drafts, for a session that builds on another one."""
-    async for event in events:
-        yield Draft(event.kind, event.data, event.terminal)
