@@ -190,7 +190,7 @@ class ArticleScraper:
             host=urlsplit(page.url).hostname,
             method=article.method,
             page_bytes=len(page.body),
-            content_chars=len(article.content),
+            chars=len(article.content),
             took_ms=round((time.perf_counter() - started_s) * 1000, 1),
         )
         return article

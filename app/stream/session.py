@@ -302,10 +302,11 @@ class Sessions:
         finally:
             # A follower that joins from here on finds the run in the log; a model that needs a
             # moment to stop does not keep the id busy, but still counts as active.
+            untold = session.ended or session.stop.done()
             session.ended = True
             session.opened.set()
             self._release(session)
-            await self._stop_worker(session)
+            await self._stop_worker(session, untold=untold)
             if session.timer is not None:
                 session.timer.cancel()
             self._by_run.pop(header.run, None)
@@ -318,17 +319,20 @@ class Sessions:
                     session.ended = True
                     return
 
-    async def _stop_worker(self, session: Session) -> None:
-        """Wait until the worker has cleaned up; what that raises is logged and told to nobody."""
+    async def _stop_worker(self, session: Session, *, untold: bool) -> None:
+        """Wait until the worker has cleaned up.
+
+        `untold`: the ending did not come from what the worker raised, so that is logged here,
+        without its message, which may hold anything.
+        """
         worker = session.worker
         if worker is None:
             return
-        late = not worker.done()
-        if late:
+        if not worker.done():
             worker.cancel()
             await asyncio.wait({worker})
         failure = None if worker.cancelled() else worker.exception()
-        if failure is not None and late:
+        if failure is not None and untold:
             log.warning(
                 "session_cleanup_failed",
                 session_id=session.header.session_id,

@@ -14,7 +14,7 @@ import pytest
 
 from app.demo import free_port
 from app.demo import server as process_server
-from tests.engines import ARTICLE, SUMMARY_TEXT, Gate, ScriptedEngine, pieces_of, slow_script
+from tests.engines import ARTICLE, SUMMARY_TEXT, Gate, ScriptedEngine, slow_script
 from tests.servers import NDJSON, STREAM, frames, indexes, serving, text_of, until
 
 BODY = {"text": ARTICLE, "use_cache": False, "session_id": "mine"}
@@ -166,8 +166,6 @@ def test_a_lost_client_loses_nothing_of_what_was_written_meanwhile() -> None:
 
 def test_a_reader_that_never_reads_holds_nobody_up() -> None:
     """Rule 8, with a real socket whose buffers are full."""
-    engine = ScriptedEngine(pieces_of(SUMMARY_TEXT) + [" "] * 20 + [SUMMARY_TEXT[:0]])
-    engine.script = [piece for piece in engine.script if piece]
     big = ScriptedEngine(["x" * 4096] * 1500)
     with serving(big) as server:
         where = urlsplit(server.base)

@@ -361,3 +361,21 @@ async def test_the_memory_log_forgets_the_oldest_ended_sessions_over_its_bound()
         await log.append(f"r{number}", [END])
     found = [await log.find("", f"s{number}") is not None for number in range(5)]
     assert found == [False, False, True, True, True]
+
+
+async def test_clean_up_that_fails_after_the_end_is_logged_too(
+    sessions: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A task whose exception nobody reads."""
+
+    async def untidy() -> AsyncGenerator[Draft, None]:
+        try:
+            yield END
+        finally:
+            raise ValueError("article text")
+
+    header = await sessions.start("k", untidy)
+    assert [event.terminal for event in await all_events(sessions, header)] == [True]
+    await sessions.settled(header)
+    assert "session_cleanup_failed" in caplog.text
+    assert "article text" not in caplog.text
