@@ -15,6 +15,7 @@
     ├── TimedOut            504  the generation took longer than it may
     ├── Cancelled           499  somebody cancelled the session
     ├── Interrupted         503  the server stopped while the session was running
+    ├── LogUnavailable      503  the place where sessions are kept cannot be read or written
     └── InternalError       500  a defect of this server; its log has the traceback
 
 `code` is the contract and what tests assert. `message` is for people: it names the fix and never
@@ -23,6 +24,32 @@ the first byte; after it, the session's supervisor turns it into the terminal ev
 """
 
 from __future__ import annotations
+
+from typing import Any
+
+# OpenAI's names of what went wrong, one for each status that `/v1` answers with.
+# https://platform.openai.com/docs/guides/error-codes
+OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    410: "gone_error",
+    413: "payload_too_large_error",
+    429: "rate_limit_error",
+    499: "cancelled_error",
+    500: "server_error",
+    503: "service_unavailable_error",
+    504: "timeout_error",
+}
+
+
+def openai_error(
+    message: str, *, status: int, code: str, param: str | None = None
+) -> dict[str, Any]:
+    """Return the body of an error of `/v1` (C16)."""
+    kind = OPENAI_TYPES.get(status, OPENAI_TYPES[400 if status < 500 else 500])
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 class AppError(Exception):
@@ -38,12 +65,15 @@ class AppError(Exception):
         code: str | None = None,
         status: int | None = None,
         retry_after_s: int | None = None,
+        param: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or self.code
         self.status = status or self.status
         self.retry_after_s = retry_after_s
+        # The field of the request that is at fault, where one is.
+        self.param = param
 
 
 class InvalidInput(AppError):
@@ -137,9 +167,12 @@ class EngineUnavailable(AppError):
         code: str | None = None,
         status: int | None = None,
         retry_after_s: int | None = None,
+        param: str | None = None,
     ) -> None:
         # A 503 always says when to come back (C19).
-        super().__init__(message, code=code, status=status, retry_after_s=retry_after_s or 30)
+        super().__init__(
+            message, code=code, status=status, retry_after_s=retry_after_s or 30, param=param
+        )
 
 
 class GenerationFailed(AppError):
@@ -168,6 +201,16 @@ class Interrupted(AppError):
 
     code = "interrupted"
     status = 503
+
+
+class LogUnavailable(AppError):
+    """The place where sessions are kept (a disk, a Redis) cannot be read or written."""
+
+    code = "log_unavailable"
+    status = 503
+
+    def __init__(self, message: str, *, retry_after_s: int = 5) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
 
 
 class InternalError(AppError):

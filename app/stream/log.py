@@ -34,10 +34,19 @@ class Page:
 
 
 class EventLog(Protocol):
-    """Append, read after a cursor, wait for more."""
+    """Append, read after a cursor, wait for more; and what processes tell each other of runs.
 
-    async def open(self, header: Header) -> None:
-        """Begin a run; it becomes what `find` answers for its owner and session id."""
+    Every method may raise `LogUnavailable`: the place that holds the events cannot be reached, and
+    may be reached again later.
+    """
+
+    async def open(self, header: Header, *, shared: bool = False) -> Header:
+        """Begin a run, and return the header of the run that now stands for it.
+
+        That is another one, and nothing begins, if a run of the same owner and session id is
+        running in any process; or, if `shared`, one that was opened as shared with the same owner
+        and fingerprint. A run that has ended, was asked to stop, or lost its process does not run.
+        """
         ...
 
     async def find(self, owner: str, session_id: str) -> Header | None:
@@ -45,7 +54,11 @@ class EventLog(Protocol):
         ...
 
     async def append(self, run: str, drafts: Sequence[Draft]) -> int:
-        """Append and return the last index; whatever follows a terminal event is dropped."""
+        """Append and return the last index; whatever follows a terminal event is dropped.
+
+        Raises:
+            UnknownSession: the run is not kept.
+        """
         ...
 
     async def read(self, run: str, after: int, limit: int = 256) -> Page:
@@ -58,11 +71,47 @@ class EventLog(Protocol):
         ...
 
     async def wait(self, run: str, after: int, timeout_s: float) -> None:
-        """Return once the run has an event above `after`, has ended, or the time is over."""
+        """Return once the run has an event above `after`, has ended, or the time is over.
+
+        It may return early. An unknown run is an error, as in `read`.
+        """
+        ...
+
+    async def stop(self, owner: str, session_id: str) -> None:
+        """Ask the process that runs this session to end it; without effect when nobody does.
+
+        The run gives up its session id at once, whatever that process does.
+        """
+        ...
+
+    async def stops(self, timeout_s: float) -> list[str]:
+        """Wait, at most so long, for runs of this process that were asked to stop elsewhere."""
+        ...
+
+    async def attend(self, run: str, for_s: float) -> None:
+        """Say that somebody in this process follows a run of another one, for `for_s` from now."""
+        ...
+
+    async def attended_s(self, run: str) -> float:
+        """Return for how many seconds more somebody elsewhere follows a run of this process.
+
+        Negative: since when nobody does; minus infinity: nobody ever did.
+        """
+        ...
+
+    async def heartbeat(self) -> list[Header]:
+        """Show that this process is alive; return running runs whose process no longer is.
+
+        Whoever gets them appends their terminal event, for which the wire form must be known.
+        """
         ...
 
     async def sweep(self, older_than_s: float) -> int:
         """Drop runs that ended longer ago than that; return how many."""
+        ...
+
+    def forget(self, run: str) -> None:
+        """Drop what this process alone holds of a run that cannot be written; wake its waiters."""
         ...
 
     async def aclose(self) -> None:
@@ -71,13 +120,24 @@ class EventLog(Protocol):
 
 
 def open_log(url: str) -> EventLog:
-    """Return the log that a URL names; `memory:` is the one of this process.
+    """Return the log that a URL names: `memory:`, `sqlite:PATH` or `redis://HOST:PORT/DB`.
+
+    Nothing is connected or created yet.
 
     Raises:
         ValueError: no log of that scheme exists.
     """
-    from app.stream.memory import MemoryLog
-
+    scheme, _, rest = url.partition(":")
     if url == "memory:":
+        from app.stream.memory import MemoryLog
+
         return MemoryLog()
-    raise ValueError(f"no event log for {url.partition(':')[0]!r}: use memory:")
+    if scheme == "sqlite" and rest:
+        from app.stream.sqlite import SqliteLog
+
+        return SqliteLog(rest)
+    if scheme in ("redis", "rediss", "unix"):
+        from app.stream.redis import RedisLog
+
+        return RedisLog(url)
+    raise ValueError(f"no event log for {scheme!r}: use memory:, sqlite:PATH or redis://HOST:PORT")

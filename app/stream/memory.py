@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 from app.core.errors import EventsGone, UnknownSession
 from app.stream.event import Draft, Event
@@ -23,9 +22,15 @@ KEPT_ENDED_RUNS = 4096
 class _Run:
     header: Header
     events: deque[Event]
+    shared: bool = False
+    stopped: bool = False
     next_index: int = 0
     ended_at_s: float | None = None
     waiters: set[asyncio.Future[None]] = field(default_factory=set)
+
+    @property
+    def running(self) -> bool:
+        return self.ended_at_s is None and not self.stopped
 
     def wake(self) -> None:
         for waiter in self.waiters:
@@ -46,10 +51,35 @@ class MemoryLog:
         self._ended: deque[str] = deque()
         self._runs: dict[str, _Run] = {}
         self._newest: dict[tuple[str, str], str] = {}
+        self._shared: dict[tuple[str, str], str] = {}
 
-    async def open(self, header: Header) -> None:
-        self._runs[header.run] = _Run(header, deque(maxlen=self._kept_events))
+    async def open(self, header: Header, *, shared: bool = False) -> Header:
+        newest = self._newest.get((header.owner, header.session_id))
+        alike = self._shared.get((header.owner, header.fingerprint)) if shared else None
+        for run in (newest, alike):
+            if run is not None and self._runs[run].running:
+                return self._runs[run].header
+        self.begin(header, shared=shared)
+        return header
+
+    def begin(self, header: Header, *, shared: bool = False) -> None:
+        """Begin a run whatever else runs: for who has asked elsewhere already."""
+        self._runs[header.run] = _Run(header, deque(maxlen=self._kept_events), shared)
         self._newest[header.owner, header.session_id] = header.run
+        if shared:
+            self._shared[header.owner, header.fingerprint] = header.run
+
+    def keeps(self, run: str) -> bool:
+        """Say whether a run is kept here."""
+        return run in self._runs
+
+    def last_index(self, run: str) -> int:
+        """Return the last index that a run was given, -1 for none.
+
+        Raises:
+            UnknownSession: the run is not kept.
+        """
+        return self._record(run).next_index - 1
 
     async def find(self, owner: str, session_id: str) -> Header | None:
         run = self._newest.get((owner, session_id))
@@ -79,7 +109,9 @@ class MemoryLog:
                 f"{record.next_index - 1}; read it again from the start"
             )
         start = after + 1 - first
-        events = list(islice(record.events, start, start + limit))
+        # By index, which a deque finds from its nearer end: a follower mostly reads the last few.
+        stop = min(start + limit, len(record.events))
+        events = [record.events[place] for place in range(start, stop)]
         at_the_end = start + len(events) >= len(record.events)
         return Page(events, ended=at_the_end and record.ended_at_s is not None)
 
@@ -94,12 +126,35 @@ class MemoryLog:
         finally:
             record.waiters.discard(waiter)
 
+    async def stop(self, owner: str, session_id: str) -> None:
+        run = self._newest.get((owner, session_id))
+        if run is not None:
+            self._runs[run].stopped = True
+
+    # There is no other process: nobody follows from there, asks from there, or is lost with it.
+
+    async def stops(self, timeout_s: float) -> list[str]:
+        await asyncio.sleep(timeout_s)
+        return []
+
+    async def attend(self, run: str, for_s: float) -> None:
+        """Nobody elsewhere could ask."""
+
+    async def attended_s(self, run: str) -> float:
+        return float("-inf")
+
+    async def heartbeat(self) -> list[Header]:
+        return []
+
+    def forget(self, run: str) -> None:
+        if run in self._runs:
+            self._drop(run)
+
     async def sweep(self, older_than_s: float) -> int:
         limit_s = time.monotonic() - older_than_s
         dropped = 0
-        while self._ended and (self._runs[self._ended[0]].ended_at_s or 0.0) <= limit_s:
-            self._drop(self._ended.popleft())
-            dropped += 1
+        while self._ended and self._ended_at_s(self._ended[0]) <= limit_s:
+            dropped += self._drop(self._ended.popleft())
         return dropped
 
     async def aclose(self) -> None:
@@ -107,14 +162,26 @@ class MemoryLog:
             record.wake()
         self._runs.clear()
         self._newest.clear()
+        self._shared.clear()
         self._ended.clear()
 
-    def _drop(self, run: str) -> None:
-        record = self._runs.pop(run)
+    def _ended_at_s(self, run: str) -> float:
+        record = self._runs.get(run)
+        return (record.ended_at_s if record else None) or 0.0
+
+    def _drop(self, run: str) -> bool:
+        record = self._runs.pop(run, None)
+        if record is None:
+            return False
         header = record.header
         record.wake()
-        if self._newest.get((header.owner, header.session_id)) == run:
-            del self._newest[header.owner, header.session_id]
+        for index, key in (
+            (self._newest, (header.owner, header.session_id)),
+            (self._shared, (header.owner, header.fingerprint)),
+        ):
+            if index.get(key) == run:
+                del index[key]
+        return True
 
     def _record(self, run: str) -> _Run:
         try:

@@ -6,7 +6,7 @@ Framing is sse-starlette's. Format: https://html.spec.whatwg.org/multipage/serve
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -15,17 +15,25 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from app.core.errors import AppError
 from app.stream.event import Data, Draft, Event
 from app.stream.log import Header
-from app.stream.session import Sessions
+from app.stream.sessions import Sessions
 
 SEND_TIMEOUT_S = 300.0
+KEPT_FRAMES = 2048
+
+# What a wire form sends after its terminal event, which is no event of the log and has no id.
+Closing = Callable[[Event], Draft | None]
 
 # Legal in JSON and in SSE, yet many line readers (Python's splitlines among them) break at them.
 _LINE_SEPARATORS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_frames: dict[tuple[str, int], bytes] = {}
 
 
 def compact_json(value: Any) -> str:
     """Return JSON on one line without white space, safe for readers that split lines."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = _JSON.encode(value)
+    if text.isascii():
+        return text
     return text.translate(_LINE_SEPARATORS).encode("utf-8", "replace").decode()
 
 
@@ -34,28 +42,24 @@ def encode(data: Data) -> str:
     return data if isinstance(data, str) else compact_json(data)
 
 
-def frame(event: Event | Draft, event_id: str | None) -> ServerSentEvent:
+def frame(event: Event | Draft, event_id: str | None) -> bytes:
     """Return the frame of an event."""
-    return ServerSentEvent(data=encode(event.data), event=event.kind or None, id=event_id, sep="\n")
+    return ServerSentEvent(
+        data=encode(event.data), event=event.kind or None, id=event_id, sep="\n"
+    ).encode()
 
 
 def stream_response(
-    sessions: Sessions, header: Header, after: int = -1, *, heartbeat_s: float = 10.0
+    sessions: Sessions,
+    header: Header,
+    after: int = -1,
+    *,
+    heartbeat_s: float = 10.0,
+    closing: Closing | None = None,
 ) -> EventSourceResponse:
     """Answer with a session's events above `after`, heartbeats while there are none."""
-
-    async def frames() -> AsyncGenerator[ServerSentEvent, None]:
-        async with aclosing(sessions.follow(header, after)) as events:
-            try:
-                async for event in events:
-                    yield frame(event, f"{header.session_id}:{event.index}")
-            except AppError as error:
-                # Only this reader is lost (it fell behind the ring, say): the event is not in the
-                # log, so it has no id, and the last id that the client has stays its cursor.
-                yield frame(sessions.ending(header, error), None)
-
     return EventSourceResponse(
-        frames(),
+        _chunks(sessions, header, after, closing),
         # Starlette would add a charset parameter; the contract has none (C1).
         headers={
             "Content-Type": "text/event-stream",
@@ -68,3 +72,40 @@ def stream_response(
         ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
         send_timeout=SEND_TIMEOUT_S,
     )
+
+
+async def _chunks(
+    sessions: Sessions, header: Header, after: int, closing: Closing | None
+) -> AsyncGenerator[bytes, None]:
+    """Yield all frames that are ready at a time as one piece of the body."""
+    last: Event | None = None
+    try:
+        async with aclosing(sessions.pages(header, after)) as pages:
+            async for events in pages:
+                last = events[-1]
+                yield b"".join(_frame_once(header, event) for event in events)
+        if closing is None:
+            return
+        if last is None and after >= 0:
+            # The client has the terminal event already; what closes the stream depends on it.
+            async with aclosing(sessions.pages(header, after - 1)) as pages:
+                async for events in pages:
+                    last = events[-1]
+        if last is not None and (draft := closing(last)) is not None:
+            yield frame(draft, None)
+    except AppError as error:
+        # Only this reader is lost (it fell behind the ring, say): the event is not in the log, so
+        # it has no id, and the last id that the client has stays its cursor.
+        yield frame(sessions.ending(header, error), None)
+
+
+def _frame_once(header: Header, event: Event) -> bytes:
+    """Return the frame of an event, which is made once for all who follow the session."""
+    key = (header.run, event.index)
+    made = _frames.get(key)
+    if made is None:
+        made = frame(event, f"{header.session_id}:{event.index}")
+        if len(_frames) >= KEPT_FRAMES:
+            del _frames[next(iter(_frames))]
+        _frames[key] = made
+    return made

@@ -12,7 +12,7 @@ from app.core.errors import AppError, GenerationFailed, Overloaded, SessionBusy
 from app.stream.event import Draft, Event
 from app.stream.log import Header
 from app.stream.memory import MemoryLog
-from app.stream.session import Sessions
+from app.stream.sessions import Sessions
 
 WAIT_S = 5.0
 END = Draft("result", "", terminal=True)
@@ -124,8 +124,8 @@ async def test_cancel_closes_the_generator_and_ends_the_log_once(sessions: Sessi
     source.put(Draft("", "a"))
     following = asyncio.create_task(all_events(sessions, header))
     await asyncio.sleep(0)
-    sessions.cancel("", "mine")
-    sessions.cancel("", "mine")
+    await sessions.cancel("", "mine")
+    await sessions.cancel("", "mine")
     events = await following
     assert [e.data for e in events if e.terminal] == [{"code": "cancelled"}]
     await asyncio.wait_for(source.closed.wait(), WAIT_S)
@@ -136,7 +136,7 @@ async def test_a_session_cancelled_before_its_first_step_still_ends(sessions: Se
     source = Source()
     starting = asyncio.create_task(sessions.start("k", source, session_id="mine"))
     await asyncio.sleep(0)
-    sessions.cancel("", "mine")
+    await sessions.cancel("", "mine")
     events = await all_events(sessions, await starting)
     assert [e.data for e in events] == [{"code": "cancelled"}]
 
@@ -156,7 +156,7 @@ async def test_cancel_does_not_wait_for_a_model_that_is_slow_to_stop(sessions: S
     header = await sessions.start("k", stubborn, session_id="mine")
     following = asyncio.create_task(all_events(sessions, header))
     await asyncio.sleep(0.01)
-    sessions.cancel("", "mine")
+    await sessions.cancel("", "mine")
     assert (await following)[-1].data == {"code": "cancelled"}
     await asyncio.wait_for(stopping.wait(), WAIT_S)
     assert sessions.active == 1
@@ -167,7 +167,7 @@ async def test_a_cancelled_id_may_start_afresh(sessions: Sessions) -> None:
     """Pitfall: a cancelled session id stayed cancelled for ever."""
     old, new = Source(), Source()
     await sessions.start("k", old, session_id="mine", fingerprint="one")
-    sessions.cancel("", "mine")
+    await sessions.cancel("", "mine")
     new.put(Draft("", "new"), END)
     header = await sessions.start("k", new, session_id="mine", fingerprint="two")
     assert texts(await all_events(sessions, header)) == ["new"]
@@ -187,7 +187,7 @@ async def test_one_owners_session_is_not_anothers(sessions: Sessions) -> None:
     source = Source()
     await sessions.start("k", source, owner="anna", session_id="mine", fingerprint="f")
     assert await sessions.find("bert", "mine") is None
-    sessions.cancel("bert", "mine")
+    await sessions.cancel("bert", "mine")
     other = Source()
     header = await sessions.start("k", other, owner="bert", session_id="mine", fingerprint="f")
     other.put(END)
@@ -337,7 +337,7 @@ async def test_clean_up_that_fails_is_logged_without_its_message(
     header = await sessions.start("k", untidy, session_id="mine")
     following = asyncio.create_task(all_events(sessions, header))
     await asyncio.sleep(0.01)
-    sessions.cancel("", "mine")
+    await sessions.cancel("", "mine")
     assert (await following)[-1].data == {"code": "cancelled"}
     await sessions.settled(header)
     assert "article text" not in caplog.text

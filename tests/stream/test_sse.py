@@ -9,19 +9,19 @@ import pytest
 from app.core.errors import AppError
 from app.stream.event import Draft, Event
 from app.stream.memory import MemoryLog
-from app.stream.session import Sessions
+from app.stream.sessions import Sessions
 from app.stream.sse import compact_json, frame, stream_response
 
 
 def test_a_frame_is_id_event_and_one_data_line() -> None:
     """Contracts 1 and 3."""
-    sent = frame(Event(3, "status", {"stage": "queued", "position": 1}), "s:3").encode()
+    sent = frame(Event(3, "status", {"stage": "queued", "position": 1}), "s:3")
     assert sent == b'id: s:3\nevent: status\ndata: {"stage":"queued","position":1}\n\n'
 
 
 def test_text_is_sent_verbatim_with_its_leading_space() -> None:
     """Contract 1: a text piece, verbatim."""
-    assert frame(Event(0, "", " cut"), "s:0").encode() == b"id: s:0\ndata:  cut\n\n"
+    assert frame(Event(0, "", " cut"), "s:0") == b"id: s:0\ndata:  cut\n\n"
 
 
 @pytest.mark.parametrize("char", ["\n", "\r", "\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\x00"])
@@ -51,7 +51,7 @@ async def test_a_reader_that_fell_behind_is_told_so() -> None:
 
     header = await sessions.start("k", many)
     body = stream_response(sessions, header).body_iterator
-    sent = [part.encode() async for part in body]  # type: ignore[union-attr]
+    sent = [part async for part in body]  # type: ignore[union-attr]
     assert sent[-1] == b'event: error\ndata: {"code":"events_gone"}\n\n'
     assert sum(b"event: error" in part or b"event: result" in part for part in sent) == 1
     await sessions.aclose()

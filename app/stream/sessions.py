@@ -1,0 +1,372 @@
+"""All sessions of one process, and cursors that follow those of any process.
+
+Starting joins what runs already; following is one loop for replay, live tail and resume; beside
+the requests, `tend` hears what other processes ask for and ends what dead ones left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
+
+import structlog
+
+from app.core.errors import (
+    AppError,
+    Cancelled,
+    Interrupted,
+    LogUnavailable,
+    Overloaded,
+    SessionBusy,
+    UnknownSession,
+)
+from app.stream.event import Draft, Event
+from app.stream.log import EventLog, Header
+from app.stream.session import Ending, Session
+
+log = structlog.get_logger(__name__)
+
+# The first follower comes a few loop turns after the start: without this, a session that may not
+# outlive its followers could end before its first one arrives.
+FIRST_FOLLOWER_S = 5.0
+WAIT_S = 30.0
+BEAT_S = 1.0
+# A follower in another process counts for this long after each beat.
+ATTENDED_S = 3.0
+# What a follower waits for between two pages, for each that this process has: with one follower
+# every event goes out by itself, with 500 those of 75 ms go out together, which nobody sees and
+# which keeps the event loop free (measured by bench.streams).
+PAUSE_PER_FOLLOWER_S = 0.00015
+MAX_PAUSE_S = 0.1
+MIN_PAUSE_S = 0.002
+
+
+class Place:
+    """A reserved place among the sessions that may be active."""
+
+
+class Sessions:
+    """The sessions of one log that this process runs.
+
+    `endings`: for each kind of session, how an error becomes its terminal event.
+    `max_active`: how many may run or wait at once; None for no limit.
+    """
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        *,
+        endings: Mapping[str, Callable[[AppError], Draft]],
+        ttl_s: float = 600.0,
+        timeout_s: float | None = None,
+        max_active: int | None = None,
+    ) -> None:
+        self._log = event_log
+        self._endings = endings
+        self._ttl_s = ttl_s
+        self._timeout_s = timeout_s
+        self._max_active = max_active
+        self._reserved: set[Place] = set()
+        self._by_run: dict[str, Session] = {}
+        self._by_id: dict[tuple[str, str], Session] = {}
+        self._shared: dict[tuple[str, str], Session] = {}
+        # Terminal events that the log could not take, and runs of other processes followed here.
+        self._untold: dict[str, Sequence[Draft]] = {}
+        self._abroad: Counter[str] = Counter()
+        self._followers = 0
+        self._closed = False
+
+    @property
+    def active(self) -> int:
+        """How many sessions run or wait in this process."""
+        return len(self._by_run)
+
+    @contextmanager
+    def reserve(self) -> Iterator[Place]:
+        """Hold a place while a request prepares its session; `start` takes it over.
+
+        Raises:
+            Overloaded: every place is taken.
+        """
+        if self._max_active is not None and self.active + len(self._reserved) >= self._max_active:
+            raise Overloaded(
+                f"{self._max_active} requests are running or waiting, which is all this server "
+                "takes at once; try again soon",
+                retry_after_s=5,
+            )
+        place = Place()
+        self._reserved.add(place)
+        try:
+            yield place
+        finally:
+            self._reserved.discard(place)
+
+    async def running(
+        self, owner: str, fingerprint: str, session_id: str | None = None
+    ) -> Header | None:
+        """Return the session that already does in this process what a request asks for.
+
+        Raises:
+            SessionBusy: the session id runs something else.
+        """
+        if session_id is None:
+            session = self._shared.get((owner, fingerprint))
+        else:
+            session = self._by_id.get((owner, session_id))
+        if session is None or not session.running:
+            return None
+        return _same(await asyncio.shield(session.opened), fingerprint)
+
+    async def start(
+        self,
+        kind: str,
+        generator: Callable[[], AsyncGenerator[Draft, None]],
+        *,
+        owner: str = "",
+        session_id: str | None = None,
+        fingerprint: str = "",
+        linger_s: float | None = None,
+        place: Place | None = None,
+        ending: Ending | None = None,
+    ) -> Header:
+        """Start a session, or return the running one of the same fingerprint, in any process.
+
+        A session without an id of its own is shared by all requests of its owner with the same
+        non-empty fingerprint. `ending`: how this session tells an error, instead of its kind.
+
+        Raises:
+            SessionBusy: the session id runs something else.
+            Interrupted: the server is stopping.
+            LogUnavailable: sessions cannot be kept now.
+        """
+        if self._closed:
+            raise Interrupted("the server is stopping; try again in a moment", retry_after_s=5)
+        while fingerprint or session_id:
+            known = await self.running(owner, fingerprint, session_id)
+            if known is not None:
+                return known
+            stopping = self._by_id.get((owner, session_id or ""))
+            if stopping is None:
+                break
+            await stopping.told.wait()
+        header = Header(
+            run=secrets.token_hex(12),
+            session_id=session_id or secrets.token_hex(12),
+            kind=kind,
+            owner=owner,
+            fingerprint=fingerprint,
+        )
+        session = Session(
+            header,
+            self._log,
+            ending or (lambda error: [self.ending(header, error)]),
+            linger_s=linger_s,
+            timeout_s=self._timeout_s,
+        )
+        shared = session_id is None and bool(fingerprint)
+        self._by_run[header.run] = session
+        if place is not None:
+            self._reserved.discard(place)
+        self._by_id[owner, header.session_id] = session
+        if shared:
+            self._shared[owner, fingerprint] = session
+        session.start(generator(), shared=shared, on_end=lambda: self._release(session))
+        assert session.supervisor is not None  # noqa: S101  (start sets it)
+        session.supervisor.add_done_callback(lambda _: self._by_run.pop(header.run, None))
+        if linger_s is not None:
+            session.arm(max(linger_s, FIRST_FOLLOWER_S))
+        return _same(await asyncio.shield(session.opened), fingerprint)
+
+    async def settled(self, header: Header) -> None:
+        """Return when a session that has ended, or was told to, has cleaned up in this process."""
+        session = self._by_run.get(header.run)
+        if session is None or session.supervisor is None:
+            return
+        if not session.running:
+            await asyncio.wait({session.supervisor})
+
+    async def find(self, owner: str, session_id: str) -> Header | None:
+        """Return the newest run of a session id, running or ended, in any process."""
+        return await self._log.find(owner, session_id)
+
+    async def check(self, header: Header, after: int) -> None:
+        """Raise what `follow` would raise at its start, while an HTTP status can still say it."""
+        await self._log.read(header.run, after, 1)
+
+    async def follow(self, header: Header, after: int = -1) -> AsyncGenerator[Event, None]:
+        """Yield every event above `after`, then each new one, until the terminal event.
+
+        Raises:
+            EventsGone: the events are no longer kept, or a reader fell too far behind.
+            LogUnavailable: the log cannot be read, or the session's end could not be written.
+        """
+        async with aclosing(self.pages(header, after)) as pages:
+            async for events in pages:
+                for event in events:
+                    yield event
+
+    async def pages(self, header: Header, after: int = -1) -> AsyncGenerator[list[Event], None]:
+        """Yield what `follow` does, all that is ready at a time; no page is empty."""
+        run = header.run
+        session = self._by_run.get(run)
+        await self._arrive(run, session)
+        self._followers += 1
+        try:
+            while True:
+                page = await self._log.read(run, after)
+                if page.events:
+                    after = page.events[-1].index
+                    yield page.events
+                if page.ended:
+                    return
+                if page.events:
+                    await self._pause()
+                    continue
+                if session is not None and session.lost is not None:
+                    raise session.lost
+                await self._log.wait(run, after, WAIT_S)
+        except (UnknownSession, LogUnavailable):
+            if session is not None and session.lost is not None:
+                raise session.lost from None
+            raise
+        finally:
+            self._followers -= 1
+            self._leave(run, session)
+
+    async def _pause(self) -> None:
+        """Let events gather where many follow."""
+        pause_s = min(MAX_PAUSE_S, self._followers * PAUSE_PER_FOLLOWER_S)
+        if pause_s > MIN_PAUSE_S:
+            await asyncio.sleep(pause_s)
+
+    def ending(self, header: Header, error: AppError) -> Draft:
+        """Return an error as the terminal event of that session's wire form."""
+        try:
+            return self._endings[header.kind](error)
+        except Exception:
+            log.exception("ending_failed", kind=header.kind)
+            return Draft("error", {"error": error.message, "code": error.code}, terminal=True)
+
+    async def cancel(self, owner: str, session_id: str) -> None:
+        """Cancel the running session of that id, if there is one, in whichever process."""
+        session = self._by_id.get((owner, session_id))
+        if session is not None:
+            session.cancel(Cancelled("the session was cancelled"))
+        else:
+            await self._log.stop(owner, session_id)
+
+    async def sweep(self) -> int:
+        """Forget sessions that ended longer ago than the TTL; return how many."""
+        return await self._log.sweep(self._ttl_s)
+
+    async def recover(self) -> None:
+        """End what dead processes left behind, and what the log could not take before."""
+        for header in await self._log.heartbeat():
+            error = Interrupted("the server that wrote this stopped before it was done; ask again")
+            log.info("session_interrupted", session_id=header.session_id, kind=header.kind)
+            with suppress(UnknownSession):
+                await self._log.append(header.run, [self.ending(header, error)])
+        for run, ending in list(self._untold.items()):
+            with suppress(UnknownSession):
+                await self._log.append(run, ending)
+            del self._untold[run]
+
+    async def tend(self) -> None:
+        """Do what is to be done beside the requests, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_again_and_again(self._beat, BEAT_S))
+            group.create_task(_again_and_again(self._hear, 0.0))
+
+    async def end_all(self, timeout_s: float = 10.0) -> None:
+        """End every session with `interrupted`, take no new one, and wait for their tasks."""
+        self._closed = True
+        sessions = list(self._by_run.values())
+        for session in sessions:
+            session.cancel(Interrupted("the server is stopping; ask again in a moment"))
+        tasks = {s.supervisor for s in sessions if s.supervisor is not None}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout_s)
+            if late:
+                log.warning("sessions_still_stopping", count=len(late))
+
+    async def aclose(self) -> None:
+        """End everything and close the log."""
+        await self.end_all()
+        await self._log.aclose()
+
+    async def _arrive(self, run: str, session: Session | None) -> None:
+        if session is not None:
+            session.arrive()
+            return
+        self._abroad[run] += 1
+        if self._abroad[run] == 1:
+            await self._attend(run, ATTENDED_S)
+
+    def _leave(self, run: str, session: Session | None) -> None:
+        if session is not None:
+            session.leave()
+            return
+        self._abroad[run] -= 1
+        if self._abroad[run] <= 0:
+            # The last beat said for how long it counts; nothing can be awaited here.
+            del self._abroad[run]
+
+    async def _attend(self, run: str, for_s: float) -> None:
+        try:
+            await self._log.attend(run, for_s)
+        except LogUnavailable:
+            log.warning("following_not_told")
+
+    async def _beat(self) -> None:
+        await self.recover()
+        for run in list(self._abroad):
+            await self._attend(run, ATTENDED_S)
+
+    async def _hear(self) -> None:
+        for run in await self._log.stops(WAIT_S):
+            session = self._by_run.get(run)
+            if session is not None:
+                session.cancel(Cancelled("the session was cancelled"))
+
+    def _release(self, session: Session) -> None:
+        header = session.header
+        if session.untold:
+            self._untold[header.run] = session.untold
+        for index, key in (
+            (self._by_id, (header.owner, header.session_id)),
+            (self._shared, (header.owner, header.fingerprint)),
+        ):
+            if index.get(key) is session:
+                del index[key]
+
+
+def _same(header: Header, fingerprint: str) -> Header:
+    """Return the header of a run that stands for a request, if it does the same."""
+    if header.fingerprint != fingerprint:
+        raise SessionBusy(
+            f"session {header.session_id!r} is running another request; cancel it first, or choose "
+            "another session_id"
+        )
+    return header
+
+
+async def _again_and_again(step: Callable[[], Awaitable[None]], pause_s: float) -> None:
+    """Repeat a step for ever; a log that is away is reported once, and asked again soon."""
+    away = False
+    while True:
+        try:
+            await step()
+            if away:
+                log.info("event_log_is_back")
+            away = False
+        except LogUnavailable:
+            if not away:
+                log.warning("event_log_is_away")
+            away = True
+        except Exception:
+            log.exception("tending_failed")
+            away = True
+        await asyncio.sleep(BEAT_S if away else pause_s)

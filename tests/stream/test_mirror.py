@@ -1,0 +1,72 @@
+"""What was heard of runs of other processes: contiguous, bounded, and never more than was heard."""
+
+from __future__ import annotations
+
+from app.stream.event import Event
+from app.stream.mirror import MIRRORED_EVENTS, MIRRORED_RUNS, Mirror, Mirrors
+
+
+def events(first: int, last: int) -> list[Event]:
+    return [Event(index, "", str(index)) for index in range(first, last + 1)]
+
+
+def indexes(mirror: Mirror, after: int, limit: int = 1000) -> list[int] | None:
+    page = mirror.page(after, limit)
+    return None if page is None else [event.index for event in page.events]
+
+
+def test_what_was_heard_is_given_from_any_index_of_it() -> None:
+    mirror = Mirror()
+    mirror.begin_after(4)
+    mirror.extend(events(5, 9))
+    assert indexes(mirror, 4) == [5, 6, 7, 8, 9]
+    assert indexes(mirror, 6, limit=2) == [7, 8]
+    assert indexes(mirror, 3) is None
+    assert indexes(mirror, 10) is None
+
+
+async def test_at_the_end_only_a_listener_knows_that_there_is_no_more() -> None:
+    mirror = Mirror()
+    mirror.extend(events(0, 2))
+    assert indexes(mirror, 2) is None
+    async with mirror.listening:
+        assert indexes(mirror, 2) == []
+
+
+def test_after_the_terminal_event_there_is_no_more() -> None:
+    mirror = Mirror()
+    mirror.extend([*events(0, 1), Event(2, "result", {}, terminal=True)])
+    page = mirror.page(2, 10)
+    assert page is not None
+    assert (page.events, page.ended) == ([], True)
+    whole = mirror.page(-1, 10)
+    assert whole is not None
+    assert whole.ended
+    part = mirror.page(-1, 2)
+    assert part is not None
+    assert not part.ended
+
+
+def test_a_gap_is_never_bridged() -> None:
+    """Contract 3: no gap."""
+    mirror = Mirror()
+    mirror.extend(events(0, 3))
+    mirror.extend(events(10, 12))
+    assert indexes(mirror, 2) is None
+    assert indexes(mirror, 6) is None
+    assert indexes(mirror, 9) == [10, 11, 12]
+
+
+def test_a_mirror_keeps_the_last_events_and_the_runs_asked_for_last() -> None:
+    mirror = Mirror()
+    mirror.extend(events(0, MIRRORED_EVENTS))
+    assert indexes(mirror, -1) is None
+    assert len(indexes(mirror, 0) or []) == MIRRORED_EVENTS
+    mirrors = Mirrors()
+    first = mirrors.use("r0")
+    for number in range(MIRRORED_RUNS):
+        mirrors.use(f"r{number}")
+    assert mirrors.use("r0") is first
+    mirrors.use("one more")
+    assert mirrors.find("r0") is first
+    assert mirrors.find("r1") is None
