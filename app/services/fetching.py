@@ -35,6 +35,7 @@ from app.services.refusals import (
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 ARTICLE_TYPES = frozenset(("text/html", "application/xhtml+xml", "text/plain", "application/pdf"))
+ARTICLE_ACCEPT = "text/html,application/xhtml+xml,text/plain;q=0.9,application/pdf;q=0.8"
 USER_AGENT = "Mozilla/5.0 (compatible; Precis/1.0)"
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 # One address that swallows packets may not use up the time of those after it.
@@ -48,7 +49,10 @@ _DNS = ThreadPoolExecutor(8, thread_name_prefix="dns")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchPolicy:
-    """What may be fetched. `allow_hosts`: exact host:port entries admitted at any address."""
+    """What may be fetched. `allow_hosts`: exact host:port entries admitted at any address.
+
+    `types`: the media types let through; "" is binary data that came without a type.
+    """
 
     allow_hosts: frozenset[str] = frozenset()
     timeout_s: float = 10.0
@@ -56,6 +60,7 @@ class FetchPolicy:
     max_redirects: int = 5
     ports: frozenset[int] = frozenset((80, 443, 8080, 8443))
     types: frozenset[str] = ARTICLE_TYPES
+    accept: str = ARTICLE_ACCEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,7 @@ async def _get(
     headers = [
         ("Host", target.host_header),
         ("User-Agent", USER_AGENT),
-        ("Accept", "text/html,application/xhtml+xml,text/plain;q=0.9,application/pdf;q=0.8"),
+        ("Accept", policy.accept),
         ("Accept-Encoding", ACCEPT_ENCODING),
         ("Connection", "close"),
     ]
