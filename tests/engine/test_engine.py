@@ -14,8 +14,10 @@ from app.core.errors import Unsupported
 from app.engine.base import Document, Engine, Finish, GenerateRequest, Item, Message, Status, Text
 from app.engine.extractive import ExtractiveEngine
 from app.engine.local import LocalEngine
+from app.engine.remote import RemoteEngine
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.model_loader_v4 import ModelServiceV4
+from bench.upstream import running_upstream
 from tests.engines import ARTICLE, SUMMARY_TEXT, ScriptedEngine
 
 
@@ -23,16 +25,18 @@ class TinyModel(ModelServiceV4):
     """A model of these tests' own."""
 
 
-@pytest.fixture(params=["extractive", "local", "scripted"])
+@pytest.fixture(params=["extractive", "local", "remote", "scripted"])
 async def engine(request: pytest.FixtureRequest, checkpoint: Path) -> AsyncIterator[Engine]:
     TinyModel.configure(model_id=str(checkpoint))
-    made: dict[str, Engine] = {
-        "extractive": ExtractiveEngine(),
-        "local": LocalEngine(TinyModel),
-        "scripted": ScriptedEngine([Status("writing"), SUMMARY_TEXT[:9], SUMMARY_TEXT[9:]]),
-    }
-    yield made[request.param]
-    await made[request.param].aclose()
+    with running_upstream() as (base, _):
+        made: dict[str, Engine] = {
+            "extractive": ExtractiveEngine(),
+            "local": LocalEngine(TinyModel),
+            "remote": RemoteEngine([base]),
+            "scripted": ScriptedEngine([Status("writing"), SUMMARY_TEXT[:9], SUMMARY_TEXT[9:]]),
+        }
+        yield made[request.param]
+        await made[request.param].aclose()
 
 
 def asked(**values: object) -> GenerateRequest:
