@@ -1,7 +1,7 @@
-"""Makes a tiny Phi-3 checkpoint of random weights, with a tokenizer trained here: no download.
+"""Makes tiny checkpoints of random weights, with a tokenizer trained here: no download.
 
-`make_checkpoint` is the function; `checkpoint` and `fallback_checkpoint` are session fixtures that
-a folder's `conftest.py` (or a test file) imports.
+`make_checkpoint` is the function; `checkpoint`, `fallback_checkpoint`, `qwen_checkpoint` and
+`llama_checkpoint` are session fixtures that a folder's `conftest.py` (or a test file) imports.
 """
 
 from __future__ import annotations
@@ -13,12 +13,104 @@ from typing import Any, Literal
 import pytest
 
 Kind = Literal["bytes", "fallback"]
+Architecture = Literal["phi3", "qwen3", "llama"]
 
 MARKERS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + "
     "'<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
+# Llama 3's and Qwen3's own: the ends of turns come first, and the last ones are no special tokens.
+LLAMA_MARKERS = ("<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>")
+QWEN_MARKERS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
+QWEN_WORDS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+QWEN_TEMPLATE = """{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0].role == 'system' %}
+        {{- messages[0].content + '\\n\\n' }}
+    {%- endif %}
+    {{- '# Tools\\n\\nYou have functions within <tools></tools>:\\n<tools>' }}
+    {%- for tool in tools %}
+        {{- '\\n' }}{{- tool | tojson }}
+    {%- endfor %}
+    {{- '\\n</tools><|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == 'user' or (message.role == 'system' and not loop.first) %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+    {%- elif message.role == 'assistant' %}
+        {%- set content = message.content.split('</think>')[-1].lstrip('\\n') %}
+        {{- '<|im_start|>assistant\\n' + content }}
+        {%- for call in message.tool_calls or [] %}
+            {%- if loop.index0 or content %}{{- '\\n' }}{%- endif %}
+            {{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+            {%- if call.function.arguments is string %}
+                {{- call.function.arguments }}
+            {%- else %}
+                {{- call.function.arguments | tojson }}
+            {%- endif %}
+            {{- '}\\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- elif message.role == 'tool' %}
+        {%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}
+            {{- '<|im_start|>user' }}
+        {%- endif %}
+        {{- '\\n<tool_response>\\n' + message.content + '\\n</tool_response>' }}
+        {%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}
+            {{- '<|im_end|>\\n' }}
+        {%- endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}"""
+# Those of Qwen3-…-Thinking-2507 know no switch and always begin with a thought.
+THINKING_TEMPLATE = (
+    QWEN_TEMPLATE.partition("    {%- if enable_thinking")[0].replace(
+        "{{- '<|im_start|>assistant\\n' }}\n", "{{- '<|im_start|>assistant\\n<think>\\n' }}\n"
+    )
+    + "{%- endif %}"
+)
+LLAMA_TEMPLATE = """{{- bos_token }}
+{%- if messages[0].role == 'system' %}
+    {%- set system = messages[0].content | trim %}{%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system = '' %}
+{%- endif %}
+{{- '<|start_header_id|>system<|end_header_id|>\\n\\n' + system + '<|eot_id|>' }}
+{%- if tools is not none and tools is defined %}
+    {%- set first = messages[0].content | trim %}{%- set messages = messages[1:] %}
+    {{- '<|start_header_id|>user<|end_header_id|>\\n\\nFunctions:\\n\\n' }}
+    {%- for tool in tools %}
+        {{- tool | tojson(indent=4) }}{{- '\\n\\n' }}
+    {%- endfor %}
+    {{- first + '<|eot_id|>' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.tool_calls %}
+        {%- if message.tool_calls | length != 1 %}
+            {{- raise_exception('This model only supports single tool-calls at once!') }}
+        {%- endif %}
+        {%- set call = message.tool_calls[0].function %}
+        {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n{"name": "' + call.name }}
+        {{- '", "parameters": ' }}{{- call.arguments | tojson }}{{- '}<|eot_id|>' }}
+    {%- elif message.role == 'tool' %}
+        {{- '<|start_header_id|>ipython<|end_header_id|>\\n\\n' }}
+        {{- message.content | tojson }}{{- '<|eot_id|>' }}
+    {%- else %}
+        {{- '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' }}
+        {{- message.content | trim }}{{- '<|eot_id|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}"""
 CORPUS = (
     "Rate cuts loom over the market, the central bank said on Tuesday.",
     '{"title":"Rates","main_summary":"The bank cut.","key_points":["a","b","c"],'
@@ -33,7 +125,8 @@ def make_checkpoint(
     folder: Path,
     *,
     kind: Kind = "bytes",
-    template: str | None = TEMPLATE,
+    architecture: Architecture = "phi3",
+    template: str | None = "own",
     layers: int = 1,
     context_tokens: int = 2048,
     tied: bool = False,
@@ -42,24 +135,32 @@ def make_checkpoint(
     """Write config, weights (safetensors) and tokenizer to `folder`, and return it.
 
     `kind`: "bytes" is a byte-level BPE, "fallback" one with "▁" for spaces and `<0xNN>` tokens,
-    as Phi-3 and Llama have.
+    as Phi-3 and Llama have. `template` "own" is in the style of the architecture's.
     """
     import torch
-    from transformers import Phi3Config, Phi3ForCausalLM, PreTrainedTokenizerFast
+    import transformers
 
-    backend = _byte_level() if kind == "bytes" else _byte_fallback()
-    tokenizer = PreTrainedTokenizerFast(
+    markers, own, prefix = _FAMILIES[architecture]
+    backend: Any = _byte_level(markers) if kind == "bytes" else _byte_fallback(markers)
+    make_tokenizer: Any = transformers.PreTrainedTokenizerFast
+    tokenizer = make_tokenizer(
         tokenizer_object=backend,
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
+        bos_token="<|begin_of_text|>" if architecture == "llama" else None,
+        eos_token=markers[0],
+        pad_token=markers[0],
         unk_token="<unk>" if kind == "fallback" else None,
-        extra_special_tokens=list(MARKERS[1:]),
+        extra_special_tokens=list(markers[1:]),
     )
-    tokenizer.chat_template = template
+    if architecture == "qwen3":
+        tokenizer.add_tokens(list(QWEN_WORDS))
+    tokenizer.chat_template = own if template == "own" else template
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(seed)
-    config = Phi3Config(
+    more: dict[str, Any] = {"head_dim": 16} if architecture == "qwen3" else {}
+    if architecture == "phi3":
+        more = {"original_max_position_embeddings": context_tokens, "sliding_window": None}
+    config = getattr(transformers, f"{prefix}Config")(
         # A little more than the tokenizer knows, as in Phi-3 itself.
         vocab_size=len(tokenizer) + 5,
         hidden_size=32,
@@ -68,18 +169,18 @@ def make_checkpoint(
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=context_tokens,
-        original_max_position_embeddings=context_tokens,
-        sliding_window=None,
         tie_word_embeddings=tied,
-        bos_token_id=None,
+        bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         initializer_range=0.5,
+        **more,
     )
-    model = Phi3ForCausalLM(config)
+    model = getattr(transformers, f"{prefix}ForCausalLM")(config)
+    last = markers[-1] if architecture != "llama" else markers[0]
     model.generation_config.eos_token_id = [
         tokenizer.eos_token_id,
-        tokenizer.convert_tokens_to_ids("<|end|>"),
+        tokenizer.convert_tokens_to_ids(last),
     ]
     model.save_pretrained(folder)
     return folder
@@ -97,7 +198,26 @@ def fallback_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("fallback"), kind="fallback")
 
 
-def _byte_level() -> Any:
+@pytest.fixture(scope="session")
+def qwen_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny Qwen3, which may think and call tools."""
+    return make_checkpoint(tmp_path_factory.mktemp("qwen"), architecture="qwen3")
+
+
+@pytest.fixture(scope="session")
+def llama_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny Llama, which calls tools in its own way."""
+    return make_checkpoint(tmp_path_factory.mktemp("llama"), architecture="llama")
+
+
+_FAMILIES: dict[Architecture, tuple[tuple[str, ...], str, str]] = {
+    "phi3": (MARKERS, TEMPLATE, "Phi3"),
+    "qwen3": (QWEN_MARKERS, QWEN_TEMPLATE, "Qwen3"),
+    "llama": (LLAMA_MARKERS, LLAMA_TEMPLATE, "Llama"),
+}
+
+
+def _byte_level(markers: tuple[str, ...] = MARKERS) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -106,19 +226,19 @@ def _byte_level() -> Any:
     trainer = trainers.BpeTrainer(
         vocab_size=500,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        special_tokens=list(MARKERS),
+        special_tokens=list(markers),
         show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS * 3, trainer)
     return tokenizer
 
 
-def _byte_fallback() -> Any:
+def _byte_fallback(markers: tuple[str, ...] = MARKERS) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    pieces = ["<unk>", *MARKERS, *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces = ["<unk>", *markers, *(f"<0x{byte:02X}>" for byte in range(256))]
     trained.train_from_iterator(
         CORPUS * 3,
         trainers.BpeTrainer(vocab_size=700, special_tokens=pieces, show_progress=False),
@@ -142,5 +262,5 @@ def _byte_fallback() -> Any:
             decoders.Strip(" ", 1, 0),
         ]
     )
-    tokenizer.add_special_tokens(["<unk>", *MARKERS])
+    tokenizer.add_special_tokens(["<unk>", *markers])
     return tokenizer

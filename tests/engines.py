@@ -7,8 +7,8 @@ import json
 import threading
 from collections.abc import AsyncGenerator, Sequence
 
-from app.core.errors import EngineUnavailable
-from app.engine.base import Finish, GenerateRequest, Item, Status, Text
+from app.core.errors import AppError, EngineUnavailable
+from app.engine.base import Finish, Fitted, GenerateRequest, Item, Status, Text
 
 SUMMARY = {
     "title": "Harbour bridge opens",
@@ -68,6 +68,7 @@ class ScriptedEngine:
         self.requests: list[GenerateRequest] = []
         self.running = 0
         self.prepared = False
+        self.fit_error: AppError | None = None
         self.closed_early = threading.Event()
         self._out_of_order = out_of_order
 
@@ -94,6 +95,11 @@ class ScriptedEngine:
             if not finished:
                 self.closed_early.set()
 
+    async def fit(self, request: GenerateRequest, *, may_drop: bool = False) -> Fitted:
+        if self.fit_error is not None:
+            raise self.fit_error
+        return Fitted(request)
+
     def facts(self) -> dict[str, str]:
         return {}
 
@@ -102,6 +108,9 @@ class ScriptedEngine:
 
     async def prepare(self) -> None:
         self.prepared = True
+
+    async def tend(self) -> None:
+        """Nothing is to be done."""
 
     async def aclose(self) -> None:
         """Nothing is held."""

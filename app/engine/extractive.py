@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from app.core.errors import Unsupported
-from app.engine.base import Document, Finish, GenerateRequest, Item, Status, Text
+from app.engine.base import Document, Finish, Fitted, GenerateRequest, Item, Status, Text
 from app.engine.composition import Limits, compose, prose, read
 from app.engine.passages import ELLIPSIS
 from app.engine.sentences import HAN_KANA, SOUTH_EAST_ASIAN, count_words
@@ -56,6 +56,11 @@ class ExtractiveEngine:
                 await asyncio.sleep(0)
         yield Finish("stop", prompt_tokens=prompt_tokens, completion_tokens=len(pieces))
 
+    async def fit(self, request: GenerateRequest, *, may_drop: bool = False) -> Fitted:
+        """Check the request; a document of any length fits."""
+        _accept(request)
+        return Fitted(request)
+
     def facts(self) -> dict[str, str]:
         """Nothing: there is no model."""
         return {}
@@ -65,6 +70,9 @@ class ExtractiveEngine:
 
     async def prepare(self) -> None:
         """Nothing to prepare."""
+
+    async def tend(self) -> None:
+        """Nothing is to be done."""
 
     async def aclose(self) -> None:
         """It holds nothing."""
@@ -79,6 +87,8 @@ def _accept(request: GenerateRequest) -> Document:
         raise Unsupported("The extractive engine cannot read images; use a vision model.")
     if request.stop:
         raise Unsupported("The extractive engine knows no stop sequences; leave `stop` out.")
+    if request.tools or request.top_logprobs is not None:
+        raise Unsupported("The extractive engine has no tools and no logprobs; use a model.")
     if request.json_schema is not None:
         fields = set(request.json_schema.get("properties", ()))
         if not fields or not fields <= FIELDS:

@@ -7,9 +7,8 @@ that is about to run the model. It knows nothing of loading, queues or event loo
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from transformers import (
@@ -19,45 +18,51 @@ from transformers import (
     TextIteratorStreamer,
 )
 
-from app.engine.base import Finish, FinishReason, Status
+from app.engine.base import Finish, FinishReason, Status, TokenLogprob
 from app.engine.failures import as_app_error
-from app.engine.grammar import GrammarProcessor
+from app.engine.output import CALL, CALL_END, THINK, THINK_END
+from app.engine.pieces import Piece, StopText, TokenTrack
+from app.engine.reading import PromptWatch, Stopped
+from app.engine.sampling import Recorder, Sampling, processors
 
 JOIN_TIMEOUT_S = 120.0
-_PROGRESS_STEP = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen. `temperature` 0 takes the likeliest one."""
+class Constraint(Protocol):
+    """What holds the output to a form: a logits processor that knows when it is done."""
 
-    max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int | None
+    @property
+    def complete(self) -> bool: ...
 
+    def advance(self, ids: Sequence[int]) -> None: ...
 
-class _Stopped(Exception):
-    """Leaves `generate` in the middle of the prompt, after a cancel."""
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor: ...
 
 
 class PieceStreamer(TextIteratorStreamer):
     """A `TextIteratorStreamer` that hands over every token's text at once and loses nothing.
 
     The stock one waits for a space. This one decodes a window of the last tokens twice, without
-    and with the new one, and emits the difference unless it ends inside a character.
+    and with the new one, and emits the difference unless it ends inside a character. A piece
+    carries the logprobs of the tokens that it took.
     """
 
-    def __init__(self, tokenizer: Any, stop_event: threading.Event) -> None:
-        super().__init__(
-            tokenizer,
-            skip_prompt=True,
-            skip_special_tokens=True,
-            clean_up_tokenization_spaces=False,
-        )
+    def __init__(
+        self,
+        tokenizer: Any,
+        stop_event: threading.Event,
+        *,
+        silent: Collection[int],
+        recorder: Recorder | None = None,
+    ) -> None:
+        """Stream the text of all tokens but the `silent` ones."""
+        super().__init__(tokenizer, skip_prompt=True, clean_up_tokenization_spaces=False)
         self.tokens = 0
         self.last_token: int | None = None
         self._stop_event = stop_event
+        self._silent = frozenset(silent)
+        self._recorder = recorder
+        self._pending: list[TokenLogprob] = []
         self._ids: list[int] = []
         self._read = 0
 
@@ -66,11 +71,16 @@ class PieceStreamer(TextIteratorStreamer):
         if self.next_tokens_are_prompt:
             self.next_tokens_are_prompt = False
             return
-        if self._stop_event.is_set():
-            return
         for token in value.flatten().tolist():
+            logprob = self._recorder.next() if self._recorder else None
+            if self._stop_event.is_set():
+                continue
             self.tokens += 1
             self.last_token = token
+            if token in self._silent:
+                continue
+            if logprob:
+                self._pending.append(logprob)
             self._ids.append(token)
             self._emit(final=False)
 
@@ -89,7 +99,8 @@ class PieceStreamer(TextIteratorStreamer):
         before = self._decode(self._ids[: self._read])
         text = self._decode(self._ids)
         if len(text) > len(before) and (final or not text.endswith("\ufffd")):
-            self.on_finalized_text(text[len(before) :])
+            self.on_finalized_text(Piece(text[len(before) :], self._pending))
+            self._pending = []
             del self._ids[: self._read]
             self._read = len(self._ids)
 
@@ -97,52 +108,21 @@ class PieceStreamer(TextIteratorStreamer):
         return str(self.tokenizer.decode(ids, **self.decode_kwargs)) if ids else ""
 
 
-class StopText:
-    """Passes text on up to the first stop string, which may span pieces (S1.18)."""
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self._stop = tuple(text for text in stop if text)
-        self._held = ""
-        self.found = False
-
-    def feed(self, piece: str) -> str:
-        """Return what may be sent now; the rest is held while it may begin a stop string."""
-        text = self._held + piece
-        places = [place for stop in self._stop if (place := text.find(stop)) >= 0]
-        if places:
-            self.found = True
-            self._held = ""
-            return text[: min(places)]
-        held = max((self._overlap(text, stop) for stop in self._stop), default=0)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
-
-    def flush(self) -> str:
-        """Return what was held back, at the end."""
-        held, self._held = self._held, ""
-        return held
-
-    @staticmethod
-    def _overlap(text: str, stop: str) -> int:
-        longest = min(len(stop) - 1, len(text))
-        return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
-
-
 class _StopWhen(StoppingCriteria):  # type: ignore[misc, unused-ignore]
-    """Ends `generate` after a cancel (S1.31), or when the grammar's object is complete."""
+    """Ends `generate` after a cancel (S1.31), or when the constraint's output is complete."""
 
-    def __init__(self, stop_event: threading.Event, grammar: GrammarProcessor | None) -> None:
+    def __init__(self, stop_event: threading.Event, constraint: Constraint | None) -> None:
         self._stop_event = stop_event
-        self._grammar = grammar
+        self._constraint = constraint
 
     def __call__(
         self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any
     ) -> torch.Tensor:
         """Return (1,) bool. input_ids: (1, tokens) int64."""
         done = self._stop_event.is_set()
-        if self._grammar is not None and not done:
-            self._grammar.advance(input_ids[0].tolist())
-            done = self._grammar.complete
+        if self._constraint is not None and not done:
+            self._constraint.advance(input_ids[0].tolist())
+            done = self._constraint.complete
         return torch.full((input_ids.shape[0],), done, device=input_ids.device)
 
 
@@ -154,27 +134,50 @@ def stream_text(
     sampling: Sampling,
     eos_ids: Sequence[int],
     stop: Sequence[str] = (),
-    grammar: GrammarProcessor | None = None,
+    grammar: Constraint | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    bytes_of: Callable[[int], bytes] | None = None,
     stop_event: threading.Event,
     on_status: Callable[[Status], None],
-) -> Generator[str, None, Finish]:
+) -> Generator[Piece, None, Finish]:
     """Yield the text of one generation, piece by piece; return its `Finish`.
 
     `generate` runs in a thread of its own, which is gone when this ends, however it ends.
-    `on_status` is called from both threads.
+    `inputs` are more tensors for the model, such as `pixel_values`. With `sampling.top_logprobs`
+    the pieces carry their tokens, whose bytes `bytes_of` knows. `on_status` is called from both
+    threads.
 
     Raises:
         GenerationFailed: `generate` raised; an `AppError` of the grammar comes as it is.
     """
-    streamer = PieceStreamer(tokenizer, stop_event)
+    recorder = None
+    if sampling.top_logprobs is not None and bytes_of is not None:
+        recorder = Recorder(sampling.top_logprobs, bytes_of)
+    silent = silent_ids(tokenizer) | set(eos_ids)
+    streamer = PieceStreamer(tokenizer, stop_event, silent=silent, recorder=recorder)
+    own = getattr(getattr(model, "generation_config", None), "repetition_penalty", None)
+    chain = processors(
+        sampling, grammar, recorder, prompt_tokens=len(prompt_ids), repetition_penalty=own
+    )
     failures: list[BaseException] = []
 
     def work() -> None:
-        stopping = _StopWhen(stop_event, grammar)
         try:
-            with _PromptWatch(model, stop_event, on_status):
-                _run(model, tokenizer, prompt_ids, sampling, eos_ids, grammar, streamer, stopping)
-        except _Stopped:
+            with PromptWatch(model, stop_event, on_status), torch.inference_mode():
+                model.generate(
+                    torch.tensor([prompt_ids], device=model.device),
+                    streamer=streamer,
+                    max_new_tokens=sampling.max_tokens,
+                    # The sampler draws; what `generate` takes is the only token that is left.
+                    do_sample=False,
+                    repetition_penalty=1.0,
+                    eos_token_id=list(eos_ids) or None,
+                    pad_token_id=_pad_id(tokenizer, prompt_ids, eos_ids),
+                    logits_processor=LogitsProcessorList(chain),
+                    stopping_criteria=StoppingCriteriaList([_StopWhen(stop_event, grammar)]),
+                    **_on_device(inputs or {}, model.device),
+                )
+        except Stopped:
             pass
         except BaseException as exc:
             failures.append(exc)
@@ -186,22 +189,10 @@ def stream_text(
     thread = threading.Thread(target=work, name="generate", daemon=True)
     thread.start()
     stops = StopText(stop)
-    writing = False
     try:
-        for piece in streamer:
-            if piece and not writing:
-                writing = True
-                on_status(Status("writing"))
-            text = stops.feed(piece)
-            if text:
-                yield text
-            if stops.found:
-                break
+        yield from _until_stop(streamer, stops, on_status)
         if failures:
             raise as_app_error(failures[0])
-        rest = "" if stops.found else stops.flush()
-        if rest:
-            yield rest
         cancelled = stop_event.is_set()
     finally:
         stop_event.set()
@@ -212,40 +203,41 @@ def stream_text(
     return Finish(reason, len(prompt_ids), streamer.tokens)
 
 
-def _run(
-    model: Any,
-    tokenizer: Any,
-    prompt_ids: list[int],
-    sampling: Sampling,
-    eos_ids: Sequence[int],
-    grammar: GrammarProcessor | None,
-    streamer: PieceStreamer,
-    stopping: StoppingCriteria,
-) -> None:
-    # The sampler draws from torch's global generator; without a seed it must not repeat the last.
-    if sampling.seed is None:
-        torch.seed()
-    else:
-        torch.manual_seed(sampling.seed)
-    chosen: dict[str, Any] = {"do_sample": False}
-    if sampling.temperature > 0:
-        chosen = {
-            "do_sample": True,
-            "temperature": float(sampling.temperature),
-            "top_p": float(sampling.top_p),
-            "top_k": 0,
-        }
-    with torch.inference_mode():
-        model.generate(
-            torch.tensor([prompt_ids], device=model.device),
-            streamer=streamer,
-            max_new_tokens=sampling.max_tokens,
-            eos_token_id=list(eos_ids) or None,
-            pad_token_id=_pad_id(tokenizer, prompt_ids, eos_ids),
-            logits_processor=LogitsProcessorList([grammar] if grammar else []),
-            stopping_criteria=StoppingCriteriaList([stopping]),
-            **chosen,
-        )
+def _until_stop(
+    streamer: PieceStreamer, stops: StopText, on_status: Callable[[Status], None]
+) -> Generator[Piece, None, None]:
+    """Pass pieces on until a stop string; a token goes where its first character goes."""
+    track = TokenTrack()
+    writing = False
+    for piece in streamer:
+        if not piece:
+            continue
+        if not writing:
+            writing = True
+            on_status(Status("writing"))
+        track.feed(len(piece), piece.logprobs)
+        if text := stops.feed(piece):
+            yield Piece(text, track.take(len(text)))
+        if stops.found:
+            return
+    if rest := stops.flush():
+        yield Piece(rest, track.take(len(rest)))
+
+
+def silent_ids(tokenizer: Any) -> set[int]:
+    """Return the tokens that are no text: the special ones but for those that mark its parts."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    special = set(tokenizer.all_special_ids)
+    special |= {id_ for id_, token in added.items() if token.special}
+    markers = {THINK, THINK_END, CALL, CALL_END}
+    return special - {id_ for id_, token in added.items() if str(token) in markers}
+
+
+def _on_device(inputs: Mapping[str, Any], device: Any) -> dict[str, Any]:
+    return {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in inputs.items()
+    }
 
 
 def _pad_id(tokenizer: Any, prompt_ids: list[int], eos_ids: Sequence[int]) -> int | None:
@@ -257,43 +249,3 @@ def _pad_id(tokenizer: Any, prompt_ids: list[int], eos_ids: Sequence[int]) -> in
     used = {*prompt_ids, *eos_ids}
     candidates = (tokenizer.pad_token_id, tokenizer.unk_token_id, *tokenizer.all_special_ids)
     return next((id_ for id_ in candidates if id_ is not None and id_ not in used), None)
-
-
-class _PromptWatch:
-    """While the prompt is read: reports progress by layers, and leaves at once after a cancel.
-
-    A prompt of 2,560 tokens takes up to two minutes in float32, and the stopping criteria are only
-    asked after it.
-    """
-
-    def __init__(
-        self, model: Any, stop_event: threading.Event, on_status: Callable[[Status], None]
-    ) -> None:
-        self._layers = list(getattr(getattr(model, "model", None), "layers", ()))
-        self._stop_event = stop_event
-        self._on_status = on_status
-        self._thread = 0
-        self._told = 0.0
-        self._hooks: list[Any] = []
-
-    def __enter__(self) -> None:
-        self._thread = threading.get_ident()
-        for index, layer in enumerate(self._layers):
-            self._hooks.append(layer.register_forward_pre_hook(self._before(index)))
-
-    def __exit__(self, *exc_info: object) -> None:
-        while self._hooks:
-            self._hooks.pop().remove()
-
-    def _before(self, index: int) -> Callable[[Any, Any], None]:
-        def hook(module: Any, args: Any) -> None:
-            if threading.get_ident() != self._thread:
-                return
-            if self._stop_event.is_set():
-                raise _Stopped
-            progress = round(index / len(self._layers), 3)
-            if progress - self._told >= _PROGRESS_STEP:
-                self._told = progress
-                self._on_status(Status("reading", progress=progress))
-
-        return hook

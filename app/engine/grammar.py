@@ -51,8 +51,8 @@ class Vocabulary:
         self._plain: torch.Tensor | None = None
 
     def bytes_of(self, token: int) -> bytes:
-        """Return the bytes that a token stands for."""
-        return bytes(self.tokens.decode_bytes([token]))
+        """Return the bytes that a token stands for; a model may know more tokens than these."""
+        return b"" if token >= self.size else bytes(self.tokens.decode_bytes([token]))
 
     def encode(self, data: bytes) -> list[int]:
         """Return tokens that spell `data` exactly, also when it starts inside a character."""
@@ -93,8 +93,11 @@ class GrammarProcessor:
         *,
         max_tokens: int,
         chars_per_token: float = CHARS_PER_TOKEN,
+        written: bytes = b"",
     ) -> None:
         """Compile the schema, with the lengths of its strings fitted to the budget.
+
+        `written`: the start of the object, when it is there already.
 
         Raises:
             Unsupported: `unsupported_schema`, or `budget_too_small` when even the shortest object
@@ -114,6 +117,7 @@ class GrammarProcessor:
         fragile, literal = _traits(fitted)
         self._fragile = fragile
         self._slack = TEXT_SLACK_TOKENS + (len(vocabulary.encode(literal)) if literal else 0)
+        self._start_with(written)
         self._closing = self._closer.closing()
         self._plan = vocabulary.encode(self._closing)
         if len(self._plan) > max_tokens:
@@ -122,6 +126,14 @@ class GrammarProcessor:
                 f"max_tokens from {max_tokens}.",
                 code="budget_too_small",
             )
+
+    def _start_with(self, written: bytes) -> None:
+        for token in self._vocabulary.encode(written):
+            data = self._vocabulary.bytes_of(token)
+            if not self._matcher.consume_token(token) or not self._closer.take(data):
+                raise Unsupported(
+                    "What is written already does not fit the JSON schema.", code="no_grammar"
+                )
 
     @property
     def complete(self) -> bool:

@@ -1,6 +1,6 @@
 """The engine that runs a model in this process: a queue, a thread, and a bridge to the event loop.
 
-It knows the loader only as a class with three methods, and neither torch nor transformers.
+It knows the loader only as a class with a few methods, and neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -9,51 +9,34 @@ import asyncio
 import itertools
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import structlog
 
 from app.core.errors import AppError, EngineUnavailable, GenerationFailed, Unsupported
-from app.engine.base import Finish, GenerateRequest, Item, Message, Status, Text
+from app.engine.base import (
+    Finish,
+    Fitted,
+    GenerateRequest,
+    Item,
+    Reasoning,
+    Status,
+    Text,
+    ToolCallPart,
+)
 from app.engine.failures import as_app_error, raised_at
+from app.engine.loader import Loader, options_of
+from app.engine.output import OutputParser
 from app.engine.queue import GenerationQueue, Ticket
 
 STOP_TIMEOUT_S = 30.0
+IDLE_CHECKS = 4
 
 log = structlog.get_logger(__name__)
 _numbers = itertools.count(1)
-
-
-class Loader(Protocol):
-    """What loads the model and runs it: `ModelServiceV4`, the class itself.
-
-    `stream_generation` is called in a thread and returns any iterable of text; if that is a
-    generator which returns a `Finish`, its counts are used.
-    """
-
-    def stream_generation(
-        self,
-        prompt: Sequence[Message],
-        *,
-        max_tokens: int,
-        temperature: float,
-        top_p: float,
-        seed: int | None,
-        stop: Sequence[str],
-        json_schema: Mapping[str, Any] | None,
-        stop_event: threading.Event,
-        on_status: Callable[[Status], None],
-    ) -> Iterable[str]: ...
-
-    def unavailable(self) -> EngineUnavailable | None: ...
-
-    def model_id(self) -> str: ...
-
-    def info(self) -> dict[str, Any]: ...
-
-    def prepare(self) -> None: ...
 
 
 class LocalEngine:
@@ -68,8 +51,11 @@ class LocalEngine:
         slots: int = 1,
         max_waiting: int = 64,
         stop_timeout_s: float = STOP_TIMEOUT_S,
+        idle_unload_s: float | None = None,
     ) -> None:
+        """Run the loader's model; after `idle_unload_s` without use its weights are let go."""
         self._loader = loader
+        self._idle_unload_s = idle_unload_s
         self._stop_timeout_s = stop_timeout_s
         self._queue = GenerationQueue(slots, max_waiting)
         self._runs: set[_Run] = set()
@@ -85,6 +71,29 @@ class LocalEngine:
         facts = {"weights": info.get("weights"), "weights_reason": info.get("reason")}
         return {name: value for name, value in facts.items() if value}
 
+    def info(self) -> dict[str, Any]:
+        """Return what is loaded and why, as the loader says it."""
+        return self._loader.info()
+
+    async def fit(self, request: GenerateRequest, *, may_drop: bool = False) -> Fitted:
+        """Check what can be checked without weights, and make the prompt fit the context.
+
+        Raises:
+            Unsupported: `context_length_exceeded`, or a field that cannot be honoured.
+            EngineUnavailable: the model cannot serve now.
+        """
+        self._refuse_images(request)
+        if not hasattr(self._loader, "fit"):
+            return Fitted(request)
+        return await asyncio.to_thread(self._loader.fit, request, may_drop=may_drop)
+
+    def _refuse_images(self, request: GenerateRequest) -> None:
+        if request.images and not getattr(self._loader, "reads_images", False):
+            raise Unsupported(
+                "This model reads no images: set VISION_MODEL_ID to a model of the VISION role.",
+                param="messages",
+            )
+
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Item, None]:
         """Yield the output; closing the generator stops the model within a token.
 
@@ -95,10 +104,7 @@ class LocalEngine:
             Unsupported, EngineUnavailable: before the first `Text`.
             GenerationFailed: at any time later.
         """
-        if request.images:
-            raise Unsupported(
-                "This model reads no images: set VISION_MODEL_ID to a model of the VISION role."
-            )
+        self._refuse_images(request)
         ticket = self._queue.enter()
         run: _Run | None = None
         try:
@@ -123,6 +129,15 @@ class LocalEngine:
     async def prepare(self) -> None:
         """Start the download of a model that is missing; do not wait for it."""
         await asyncio.to_thread(self._loader.prepare)
+
+    async def tend(self) -> None:
+        """Let the model go whenever nobody used it for `idle_unload_s`; until cancelled."""
+        idle_s = self._idle_unload_s
+        if not idle_s:
+            return
+        while True:
+            await asyncio.sleep(idle_s / IDLE_CHECKS)
+            await asyncio.to_thread(self._loader.unload_if_idle, idle_s)
 
     async def aclose(self) -> None:
         """Stop every generation and wait, not for ever, until their threads have ended."""
@@ -181,11 +196,14 @@ class _Run:
                 while not self._ended.is_set():
                     await ended.wait()
                     ended.clear()
+                # Its last steps take microseconds, and whoever looks for threads finds none.
+                if self._thread.ident is not None:
+                    await asyncio.to_thread(self._thread.join)
         except TimeoutError:
             log.warning("generation_still_stopping", thread=self._thread.name)
 
     async def take(self) -> list[Item] | None:
-        """Wait, then return all that is ready, adjacent texts joined; None when the run is over.
+        """Wait, then return all that is ready, neighbours joined; None when the run is over.
 
         Raises:
             AppError: what ended the run, after everything before it was taken.
@@ -196,9 +214,9 @@ class _Run:
         ready: list[Item] = []
         while self._items:
             item = self._items.popleft()
-            last = ready[-1] if ready else None
-            if isinstance(item, Text) and isinstance(last, Text):
-                ready[-1] = Text(last.text + item.text)
+            joined = _joined(ready[-1], item) if ready else None
+            if joined is not None:
+                ready[-1] = joined
             else:
                 ready.append(item)
         if ready:
@@ -229,35 +247,37 @@ class _Run:
 
     def _run(self) -> Finish:
         """Iterate the loader's text to its end, or until somebody cancels."""
-        request = self._request
+        parser = OutputParser(self._request)
         pieces = 0
         source = iter(
             self._loader.stream_generation(
-                request.messages,
-                max_tokens=request.max_tokens,
-                temperature=request.temperature,
-                top_p=request.top_p,
-                seed=request.seed,
-                stop=request.stop,
-                json_schema=request.json_schema,
+                self._request.messages,
+                **options_of(self._request),
                 stop_event=self._stop,
                 on_status=self._put,
             )
         )
+        end: Finish | None = None
         try:
             while not self._stop.is_set():
                 try:
                     piece = next(source)
-                except StopIteration as end:
-                    if isinstance(end.value, Finish):
-                        return end.value
-                    return Finish("stop", 0, pieces)
+                except StopIteration as stopped:
+                    own = stopped.value
+                    end = own if isinstance(own, Finish) else Finish("stop", 0, pieces)
+                    break
                 if piece:
                     pieces += 1
-                    self._put(Text(piece))
+                    for item in parser.feed(piece, getattr(piece, "logprobs", ())):
+                        self._put(item)
         finally:
             _close(source)
-        return Finish("cancelled", 0, pieces)
+        for item in parser.flush():
+            self._put(item)
+        end = end or Finish("cancelled", 0, pieces)
+        if parser.called and end.reason == "stop":
+            return replace(end, reason="tool_calls")
+        return end
 
     def _finish(self) -> None:
         # The slot first: whoever learns of the end may rely on the slot being free.
@@ -265,6 +285,19 @@ class _Run:
         self._on_end(self)
         self._ended.set()
         self._notify()
+
+
+def _joined(last: Item, item: Item) -> Item | None:
+    """Return two neighbours as one, where that is the same thing said at once."""
+    if isinstance(item, Text) and isinstance(last, Text):
+        return Text(last.text + item.text, last.logprobs + item.logprobs)
+    if isinstance(item, Reasoning) and isinstance(last, Reasoning):
+        return Reasoning(last.text + item.text)
+    if not isinstance(item, ToolCallPart) or not isinstance(last, ToolCallPart):
+        return None
+    if item.id is not None or item.index != last.index:
+        return None
+    return replace(last, arguments=last.arguments + item.arguments)
 
 
 def _ignore(run: _Run) -> None:

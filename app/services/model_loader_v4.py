@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
-from app.core.errors import EngineUnavailable, GenerationFailed, Unsupported
-from app.engine.base import Finish, Message, Status
+from app.core.errors import EngineUnavailable, GenerationFailed
+from app.engine.base import Finish, Fitted, GenerateRequest, Message, Status, Tool
 from app.engine.failures import raised_at
-from app.services.model_loading import DEFAULT_CONTEXT_TOKENS, LazyModel, ModelConfig, OnStatus
+from app.services.model_fitting import (
+    check_constraint,
+    check_fields,
+    constraint_of,
+    end_ids_in,
+    fit_request,
+    needs_vocabulary,
+    thinking_of,
+)
+from app.services.model_loading import LazyModel, ModelConfig, OnStatus
 
 if TYPE_CHECKING:
     from app.engine.grammar import Vocabulary
@@ -30,6 +40,7 @@ log = structlog.get_logger(__name__)
 class ModelServiceV4:
     """A class-level singleton: all methods are class methods. A subclass is a model of its own."""
 
+    reads_images: ClassVar[bool] = False
     _lazy: ClassVar[LazyModel] = LazyModel(ModelConfig())
     _kept_vocabulary: ClassVar[tuple[Any, Vocabulary] | None] = None
 
@@ -101,73 +112,200 @@ class ModelServiceV4:
         seed: int | None = None,
         stop: Sequence[str] = (),
         json_schema: Mapping[str, Any] | None = None,
+        images: Sequence[bytes] = (),
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        top_logprobs: int | None = None,
+        tools: Sequence[Tool] = (),
+        tool_choice: str = "auto",
+        parallel_tool_calls: bool = True,
+        thinking: bool | None = None,
         stop_event: threading.Event | None = None,
         on_status: OnStatus | None = None,
     ) -> Generator[str, None, Finish]:
         """Yield the generated text piece by piece, and return its `Finish`.
 
-        A string is one user message. Setting `stop_event`, or closing the generator, stops the
-        model within a token. `on_status` is called from the caller's thread and the model's.
+        A string is one user message; the options are the fields of `GenerateRequest`. Pieces carry
+        `logprobs` when these were asked for. Setting `stop_event`, or closing the generator, stops
+        the model within a token. `on_status` is called from the caller's thread and the model's.
 
         Raises:
             EngineUnavailable: as `get_model`, before the first status.
             Unsupported: the prompt, the schema or the budget cannot be honoured.
             GenerationFailed: the model failed.
         """
-        messages = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
-        if stop and json_schema is not None:
-            raise Unsupported("stop cannot be combined with a JSON schema: leave one of them out.")
-        stop_event = stop_event or threading.Event()
+        request = GenerateRequest(
+            messages=(Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt),
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=tuple(stop),
+            json_schema=json_schema,
+            images=tuple(images),
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            top_logprobs=top_logprobs,
+            tools=tuple(tools),
+            tool_choice="required" if tool_choice == "required" else "auto",
+            parallel_tool_calls=parallel_tool_calls,
+            thinking=thinking,
+        )
+        check_fields(request, reads_images=cls.reads_images)
         tell = on_status or _tell_nobody
-        with cls._lazy.listening(tell):
-            model, tokenizer = cls.get_model()
+        lazy = cls._lazy
+        with lazy.in_use():
+            with lazy.listening(tell):
+                model, tokenizer = cls.get_model()
+            try:
+                return (
+                    yield from cls._generate(
+                        model, tokenizer, request, stop_event or threading.Event(), tell
+                    )
+                )
+            except GenerationFailed as exc:
+                cause = exc.__cause__ or exc
+                log.error("generate_failed", error=type(cause).__name__, where=raised_at(cause))
+                raise
 
-        from app.engine.generation import Sampling, stream_text
-        from app.engine.prompt import encode_prompt, end_ids
+    @classmethod
+    def _generate(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        request: GenerateRequest,
+        stop_event: threading.Event,
+        tell: OnStatus,
+    ) -> Generator[str, None, Finish]:
+        from app.engine.generation import stream_text
+        from app.engine.pieces import Piece
+        from app.engine.prompt import end_ids, opens_thoughts
+        from app.engine.sampling import Sampling
 
         eos_ids = end_ids(model, tokenizer)
-        ids = encode_prompt(
+        ids, inputs = cls._encode(
+            model,
             tokenizer,
-            messages,
-            context_tokens=_context_tokens(model.config, cls._lazy.config.context_tokens),
-            max_tokens=max_tokens,
+            request.messages,
+            images=request.images,
+            max_tokens=request.max_tokens,
+            tools=request.tools,
+            thinking=thinking_of(request),
         )
-        grammar = None
-        if json_schema is not None:
-            from app.engine.grammar import GrammarProcessor
-
-            grammar = GrammarProcessor(
-                cls._vocabulary(tokenizer, eos_ids),
-                json_schema,
-                max_tokens=max_tokens,
-                chars_per_token=_chars_per_token(tokenizer, ids),
-            )
+        thoughts = opens_thoughts(tokenizer, ids)
+        vocabulary = cls._vocabulary(tokenizer, eos_ids) if needs_vocabulary(request) else None
         pieces = stream_text(
             model,
             tokenizer,
             ids,
             sampling=Sampling(
-                max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+                max_tokens=request.max_tokens,
+                temperature=request.temperature,
+                top_p=request.top_p,
+                seed=request.seed,
+                presence_penalty=request.presence_penalty,
+                frequency_penalty=request.frequency_penalty,
+                top_logprobs=request.top_logprobs,
             ),
             eos_ids=eos_ids,
-            stop=stop,
-            grammar=grammar,
+            stop=request.stop,
+            grammar=constraint_of(request, vocabulary, tokenizer, ids, thinking=thoughts),
+            inputs=inputs,
+            bytes_of=vocabulary.bytes_of if vocabulary else None,
             stop_event=stop_event,
             on_status=tell,
         )
-        try:
+        if not thoughts:
             return (yield from pieces)
-        except GenerationFailed as exc:
-            cause = exc.__cause__ or exc
-            log.error("generate_failed", error=type(cause).__name__, where=raised_at(cause))
-            raise
+        return (yield from _led_by(Piece("<think>"), pieces))
+
+    @classmethod
+    def _encode(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        messages: Sequence[Message],
+        *,
+        images: Sequence[bytes],
+        max_tokens: int,
+        tools: Sequence[Tool],
+        thinking: bool | None,
+    ) -> tuple[list[int], dict[str, Any]]:
+        """Return the ids of the prompt, and what else the model takes: nothing, for text.
+
+        Raises:
+            Unsupported: `context_length_exceeded`, or a template that refuses the messages.
+        """
+        from app.engine.prompt import encode_prompt
+
+        del model, images
+        ids = encode_prompt(
+            tokenizer,
+            messages,
+            context_tokens=cls._lazy.context_tokens(),
+            max_tokens=max_tokens,
+            tools=tools,
+            thinking=thinking,
+        )
+        return ids, {}
+
+    @classmethod
+    def _prompt_tokens(
+        cls,
+        tokenizer: Any,
+        messages: Sequence[Message],
+        *,
+        images: Sequence[bytes],
+        tools: Sequence[Tool],
+        thinking: bool | None,
+    ) -> int:
+        """Return how long the prompt of `_encode` will be, without the model."""
+        from app.engine.template import render, tokens_of
+
+        del images
+        text = render(tokenizer, messages, tools=tools, thinking=thinking)
+        return len(tokens_of(tokenizer, text))
+
+    @classmethod
+    def fit(cls, request: GenerateRequest, *, may_drop: bool = False) -> Fitted:
+        """Check a request and make its prompt fit the context, without loading the weights.
+
+        Raises:
+            Unsupported: `context_length_exceeded`, or a field that cannot be honoured.
+            EngineUnavailable: as `get_model`.
+        """
+        check_fields(request, reads_images=cls.reads_images)
+        lazy = cls._lazy
+        tokenizer = lazy.tokenizer()
+
+        def count(messages: Sequence[Message]) -> int:
+            return cls._prompt_tokens(
+                tokenizer,
+                messages,
+                images=request.images,
+                tools=request.tools,
+                thinking=thinking_of(request),
+            )
+
+        fitted = fit_request(
+            request, tokenizer, context_tokens=lazy.context_tokens(), may_drop=may_drop, count=count
+        )
+        if needs_vocabulary(request):
+            eos_ids = end_ids_in(lazy.folder(), tokenizer)
+            check_constraint(fitted.request, cls._vocabulary(tokenizer, eos_ids), tokenizer)
+        return fitted
+
+    @classmethod
+    def unload_if_idle(cls, idle_s: float) -> bool:
+        """Let the weights go if nobody used them for `idle_s`; True if that happened."""
+        return cls._lazy.release_if_idle(idle_s)
 
     @classmethod
     def _vocabulary(cls, tokenizer: Any, eos_ids: list[int]) -> Vocabulary:
         from app.engine.grammar import Vocabulary
 
         kept = cls._kept_vocabulary
-        if kept is None or kept[0] is not tokenizer:
+        if kept is None or kept[0] is not tokenizer or kept[1].eos_ids != frozenset(eos_ids):
             kept = cls._kept_vocabulary = (tokenizer, Vocabulary(tokenizer, eos_ids))
         return kept[1]
 
@@ -176,16 +314,14 @@ def _tell_nobody(status: Status) -> None:
     del status
 
 
-def _context_tokens(config: Any, limit: int | None) -> int:
-    """Return the model's own context, or less if so configured."""
-    own = int(getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT_TOKENS)
-    return min(own, limit or own)
-
-
-def _chars_per_token(tokenizer: Any, ids: Sequence[int]) -> float:
-    """Return how many characters a token of the prompt holds; the answer will be like the prompt.
-
-    A tenth is taken off, because generated text is not always tokenised as well as given text.
-    """
-    text = tokenizer.decode(ids, skip_special_tokens=True)
-    return max(0.4, min(4.0, 0.9 * len(text) / max(1, len(ids))))
+def _led_by(first: str, pieces: Generator[str, None, Finish]) -> Generator[str, None, Finish]:
+    """Put a piece before the others, once there is one: the prompt ended with it."""
+    with closing(pieces):
+        try:
+            piece = next(pieces)
+        except StopIteration as end:
+            finish: Finish = end.value
+            return finish
+        yield first
+        yield piece
+        return (yield from pieces)

@@ -1,16 +1,17 @@
 """One model: checked before it is loaded, loaded once, and why not if not (C10, C12, C19).
 
-Knows files, memory and transformers' loading; nothing of prompts or generation. torch and
-transformers are imported when a model is loaded.
+Knows when to load and when to let go; nothing of prompts or generation, nor how files are read.
 """
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,15 @@ import structlog
 
 from app.core.errors import EngineUnavailable
 from app.engine.base import Status
-from app.engine.weights import Checkpoint, Choice, available_bytes, choose, read_checkpoint
-from app.services.load_progress import weights_progress
+from app.engine.weights import (
+    FORMATS,
+    Checkpoint,
+    Choice,
+    Format,
+    available_bytes,
+    choose,
+    read_checkpoint,
+)
 from app.services.model_files import (
     Download,
     Fetch,
@@ -28,9 +36,16 @@ from app.services.model_files import (
     is_path,
     missing_folder,
 )
+from app.services.model_reading import (
+    FAILED_LOAD_RETRY_S,
+    FLOAT16,
+    gpu_choice,
+    on_gpu,
+    read_model,
+    read_tokenizer,
+)
 
 DEFAULT_MODEL_ID = "microsoft/Phi-3-mini-4k-instruct"
-FAILED_LOAD_RETRY_S = 60
 PROBE_CACHE_S = 5.0
 DEFAULT_CONTEXT_TOKENS = 4096
 
@@ -41,11 +56,19 @@ OnStatus = Callable[[Status], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What to load and how. `clock` counts seconds, `fetch` downloads; both are for tests."""
+    """What to load and how. `clock` counts seconds, `fetch` downloads; both are for tests.
+
+    `auto_class`: the class of transformers that loads the weights. `weights`: a format's name, or
+    "auto". `device_map`: as transformers takes it, where there is a GPU. `setting`: the variable
+    that messages name for the model.
+    """
 
     model_id: str = DEFAULT_MODEL_ID
+    auto_class: str = "AutoModelForCausalLM"
     revision: str | None = None
     weights: str = "auto"
+    device_map: str = "cpu"
+    setting: str = "V4_MODEL_ID"
     trust_remote_code: bool = False
     hf_token: str | None = field(default=None, repr=False)
     threads: int | None = None
@@ -61,6 +84,11 @@ class LazyModel:
     def __init__(self, config: ModelConfig) -> None:
         self.config = config
         self._lock = threading.Lock()
+        self._use_lock = threading.Lock()
+        self._running = 0
+        self._last_use_s = config.clock()
+        self._tokenizer: Any = None
+        self._tokenizer_lock = threading.Lock()
         self._loaded: tuple[Any, Any] | None = None
         self._choice: Choice | None = None
         self._download = Download(config.fetch, clock=config.clock)
@@ -84,7 +112,8 @@ class LazyModel:
 
     def unavailable(self) -> EngineUnavailable | None:
         """Return why the model could not serve now, or None. Loads and downloads nothing."""
-        if self._loaded is not None:
+        # During a load memory goes down; whether it is enough was settled before.
+        if self._loaded is not None or self._choice is not None:
             return None
         # Read once: a load in another thread may change it meanwhile.
         probe = self._probe
@@ -97,8 +126,9 @@ class LazyModel:
                 raise self._why_missing()
             self._choose(folder)
         except EngineUnavailable as exc:
-            self._keep(exc)
-            return _again(exc)
+            named = self._named(exc)
+            self._keep(named)
+            return _again(named)
         return None
 
     def _keep(self, problem: EngineUnavailable) -> None:
@@ -128,15 +158,96 @@ class LazyModel:
         Raises:
             EngineUnavailable: as `ModelServiceV4.get_model`.
         """
-        if self._loaded is None:
+        # Read once: it may be let go at any moment.
+        loaded = self._loaded
+        if loaded is None:
             with self._lock:
-                if self._loaded is None:
-                    try:
-                        self._loaded = self._load()
-                    except EngineUnavailable as exc:
-                        self._keep(exc)
-                        raise
-        return self._loaded
+                loaded = self._loaded
+                if loaded is None:
+                    with self._failures_kept():
+                        loaded = self._loaded = self._load()
+                    self._last_use_s = self.config.clock()
+        return loaded
+
+    def tokenizer(self) -> Any:
+        """Return the tokenizer, loaded alone if it must be; the model's own load takes it over.
+
+        Raises:
+            EngineUnavailable: as `get`: the tokenizer is of no use when the model cannot serve.
+        """
+        loaded = self._loaded
+        if loaded is not None:
+            return loaded[1]
+        with self._failures_kept():
+            folder = self._folder()
+            # During a load memory goes down; whether it is enough was settled before.
+            if self._choice is None:
+                self._choose(folder)
+            return self._read_tokenizer(folder)
+
+    def context_tokens(self) -> int:
+        """Return the model's own context, or less if so configured; once the tokenizer is there."""
+        checkpoint = self._checkpoint
+        return self._context_of(checkpoint[1]) if checkpoint else DEFAULT_CONTEXT_TOKENS
+
+    def folder(self) -> Path:
+        """Return where the checkpoint is; once the tokenizer is there."""
+        return self._checkpoint[0] if self._checkpoint else Path(self.config.model_id)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the model, once it is loaded, from being let go meanwhile."""
+        with self._use_lock:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._use_lock:
+                self._running -= 1
+                self._last_use_s = self.config.clock()
+
+    def release_if_idle(self, idle_s: float) -> bool:
+        """Let the weights go if nobody used them for so long; True if that happened.
+
+        The tokenizer stays: prompts are measured with it before anything is loaded.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            with self._use_lock:
+                unused_s = self.config.clock() - self._last_use_s
+                if self._loaded is None or self._running or unused_s < idle_s:
+                    return False
+                self._loaded = self._choice = None
+            gc.collect()
+            torch = sys.modules.get("torch")
+            if torch is not None and torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+        finally:
+            self._lock.release()
+        log.info("model_unloaded", model_id=self.config.model_id, unused_s=round(unused_s))
+        return True
+
+    @contextmanager
+    def _failures_kept(self) -> Iterator[None]:
+        """Remember a failure for the next ones who ask, and name the right settings in it."""
+        try:
+            yield
+        except EngineUnavailable as exc:
+            named = self._named(exc)
+            if named.code == "model_load_failed" and not self._remembers():
+                self._failure = (self.config.clock() + FAILED_LOAD_RETRY_S, named)
+                self._checkpoint = None
+            self._keep(named)
+            raise named from exc.__cause__
+
+    def _named(self, error: EngineUnavailable) -> EngineUnavailable:
+        """Return the error in terms of this model's own variables."""
+        if self.config.setting == "V4_MODEL_ID":
+            return error
+        message = error.message.replace("V4_MODEL_ID", self.config.setting)
+        message = message.replace("V4_WEIGHTS", "TORCH_DTYPE")
+        return EngineUnavailable(message, code=error.code, retry_after_s=error.retry_after_s)
 
     @contextmanager
     def listening(self, tell: OnStatus) -> Iterator[None]:
@@ -152,9 +263,12 @@ class LazyModel:
         for tell in tuple(self._listeners):
             tell(Status("loading", progress=progress))
 
+    def _remembers(self) -> bool:
+        return self._failure is not None and self.config.clock() < self._failure[0]
+
     def _raise_remembered(self) -> None:
         failure = self._failure
-        if failure is not None and self.config.clock() < failure[0]:
+        if failure is not None and self._remembers():
             raise _again(failure[1])
 
     def _why_missing(self) -> EngineUnavailable:
@@ -169,39 +283,58 @@ class LazyModel:
         if self._checkpoint is None or self._checkpoint[0] != folder:
             self._checkpoint = (folder, read_checkpoint(folder))
         checkpoint = self._checkpoint[1]
-        own = int(checkpoint.config.get("max_position_embeddings") or DEFAULT_CONTEXT_TOKENS)
-        context = min(own, self.config.context_tokens or own)
+        config = self.config
+        if on_gpu(config.device_map):
+            return gpu_choice(config.weights)
+        context = self._context_of(checkpoint)
+        formats = (*FORMATS, FLOAT16) if config.weights == FLOAT16.name else FORMATS
         return choose(
             checkpoint,
-            weights=self.config.weights,
-            available=available_bytes(limit_bytes=self.config.memory_limit_bytes),
+            weights=config.weights,
+            available=available_bytes(limit_bytes=config.memory_limit_bytes),
             context_tokens=context,
             prompt_tokens=context,
+            formats=formats,
         )
 
-    def _load(self) -> tuple[Any, Any]:
-        """Check everything that can be checked, then load. The caller holds the lock."""
+    def _context_of(self, checkpoint: Checkpoint) -> int:
+        own = int(checkpoint.config.get("max_position_embeddings") or DEFAULT_CONTEXT_TOKENS)
+        return min(own, self.config.context_tokens or own)
+
+    def _folder(self) -> Path:
+        """Return the checkpoint's folder; a missing one begins to be downloaded."""
         config = self.config
         self._probe = None
         self._raise_remembered()
         folder = find_model(config.model_id, config.revision)
-        if folder is None:
-            if is_path(config.model_id):
-                raise missing_folder()
-            raise self._download.start(
-                config.model_id, revision=config.revision, token=config.hf_token
-            )
+        if folder is not None:
+            return folder
+        if is_path(config.model_id):
+            raise missing_folder()
+        raise self._download.start(config.model_id, revision=config.revision, token=config.hf_token)
+
+    def _read_tokenizer(self, folder: Path) -> Any:
+        with self._tokenizer_lock:
+            if self._tokenizer is None:
+                self._tokenizer = read_tokenizer(folder, self.config)
+            return self._tokenizer
+
+    def _load(self) -> tuple[Any, Any]:
+        """Check everything that can be checked, then load. The caller holds the lock."""
+        config = self.config
+        folder = self._folder()
         try:
             choice = self._choice = self._choose(folder)
             self._report(0.0)
             started = time.monotonic()
-            model, tokenizer = _read_model(folder, config, choice, self._report)
-        except EngineUnavailable as exc:
+            tokenizer = self._read_tokenizer(folder)
+            model = read_model(folder, config, choice, self._report)
+        except EngineUnavailable:
             self._choice = None
-            if exc.code == "model_load_failed":
-                self._failure = (config.clock() + FAILED_LOAD_RETRY_S, exc)
-                self._checkpoint = None
             raise
+        if choice.format.name == "auto":
+            loaded_as = Format(str(model.dtype).removeprefix("torch."), 0.0, 0, True)
+            choice = self._choice = replace(choice, format=loaded_as)
         log.info(
             "model_loaded",
             model_id=config.model_id,
@@ -219,38 +352,3 @@ class LazyModel:
 def _again(error: EngineUnavailable) -> EngineUnavailable:
     """Return a copy to raise: raising the kept one again would pile up tracebacks."""
     return EngineUnavailable(error.message, code=error.code, retry_after_s=error.retry_after_s)
-
-
-def _read_model(
-    folder: Path, config: ModelConfig, choice: Choice, report: Callable[[float], None]
-) -> tuple[Any, Any]:
-    """Load model and tokenizer from a folder, onto the CPU, ready to generate."""
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        options: dict[str, Any] = {
-            "trust_remote_code": config.trust_remote_code,
-            "local_files_only": True,
-        }
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        with weights_progress(report):
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=getattr(torch, choice.format.name),
-                device_map="cpu",
-                use_safetensors=True,
-                **options,
-            )
-        model.eval()  # type: ignore[no-untyped-call, unused-ignore]
-    except Exception as exc:
-        log.error("model_load_failed", model_id=config.model_id, error=type(exc).__name__)
-        raise EngineUnavailable(
-            "The model could not be loaded: its files are damaged, or this version of "
-            "transformers does not know it. The server's log says more.",
-            code="model_load_failed",
-            retry_after_s=FAILED_LOAD_RETRY_S,
-        ) from exc
-    return model, tokenizer

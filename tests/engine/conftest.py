@@ -1,5 +1,10 @@
 """Fixtures of the engine tests."""
 
-from tests.checkpoints import checkpoint, fallback_checkpoint
+from tests.checkpoints import (
+    checkpoint,
+    fallback_checkpoint,
+    llama_checkpoint,
+    qwen_checkpoint,
+)
 
-__all__ = ["checkpoint", "fallback_checkpoint"]
+__all__ = ["checkpoint", "fallback_checkpoint", "llama_checkpoint", "qwen_checkpoint"]

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -20,8 +21,21 @@ from app.core.errors import (
     Overloaded,
     Unsupported,
 )
-from app.engine.base import Finish, GenerateRequest, Item, Message, Status, Text
+from app.engine.base import (
+    Finish,
+    Fitted,
+    GenerateRequest,
+    Item,
+    Message,
+    Reasoning,
+    Status,
+    Text,
+    TokenLogprob,
+    Tool,
+    ToolCallPart,
+)
 from app.engine.local import LocalEngine
+from app.engine.pieces import Piece
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.model_loader_v4 import ModelServiceV4
 
@@ -102,10 +116,18 @@ async def test_the_requests_fields_reach_the_loader() -> None:
         seed=3,
         stop=("S",),
         json_schema={"type": "object"},
+        presence_penalty=0.1,
+        frequency_penalty=0.2,
+        top_logprobs=3,
+        tools=(Tool("now"),),
+        tool_choice="required",
+        parallel_tool_calls=False,
+        thinking=False,
     )
     await collect(LocalEngine(loader_of(stream)), request)
-    for name in ("messages", "max_tokens", "temperature", "top_p", "seed", "stop", "json_schema"):
-        assert seen[name] == getattr(request, name)
+    for field in fields(GenerateRequest):
+        if field.name not in ("document", "style"):
+            assert seen[field.name] == getattr(request, field.name), field.name
 
 
 async def test_a_generators_own_finish_and_status_are_handed_on() -> None:
@@ -118,6 +140,80 @@ async def test_a_generators_own_finish_and_status_are_handed_on() -> None:
 
     items = await collect(LocalEngine(loader_of(stream)))
     assert items == [Status("reading", progress=0.5), Text("text"), Finish("length", 11, 22)]
+
+
+async def test_text_becomes_thoughts_answers_and_calls() -> None:
+    """Contract 2: `tools`; pitfall: `<think>` in the answer."""
+    pieces = ["<thi", "nk>hm</think>", "Well. <tool_", 'call>{"name": "now", "argu', 'ments": {}}']
+    request = GenerateRequest(messages=REQUEST.messages, max_tokens=8, tools=(Tool("now"),))
+
+    def stream(messages: Any, **options: Any) -> Any:
+        yield from pieces
+        return Finish("stop", 3, 4)
+
+    items = await collect(LocalEngine(loader_of(stream)), request)
+    assert [item.text for item in items if isinstance(item, Reasoning)] == ["hm"]
+    assert text_of(items) == "Well. "
+    parts = [item for item in items if isinstance(item, ToolCallPart)]
+    assert (parts[0].index, parts[0].name) == (0, "now")
+    assert "".join(part.arguments for part in parts) == "{}"
+    assert items[-1] == Finish("tool_calls", 3, 4)
+
+
+async def test_a_call_that_the_budget_cut_is_told_as_cut() -> None:
+    """Contract 2: `finish_reason`; pitfall: it was always `stop`."""
+
+    def stream(messages: Any, **options: Any) -> Any:
+        yield '{"name":"now","arguments":{"a'
+        return Finish("length", 3, 4)
+
+    request = GenerateRequest(messages=REQUEST.messages, max_tokens=8, tools=(Tool("now"),))
+    assert (await collect(LocalEngine(loader_of(stream)), request))[-1] == Finish("length", 3, 4)
+
+
+async def test_what_was_held_back_comes_out_at_the_end() -> None:
+    """Contract 2: nothing is lost."""
+    items = await collect(LocalEngine(loader_of(lambda messages, **options: ["<thi"])))
+    assert items == [Text("<thi"), Finish("stop", 0, 1)]
+
+
+async def test_joined_texts_keep_every_token() -> None:
+    """Contract 2: `logprobs`."""
+    tokens = [TokenLogprob(str(n), str(n).encode(), -1.0) for n in range(500)]
+
+    def stream(messages: Any, **options: Any) -> Iterator[str]:
+        yield from (Piece(token.text, [token]) for token in tokens)
+
+    items = await collect(LocalEngine(loader_of(stream)))
+    assert [one for item in items if isinstance(item, Text) for one in item.logprobs] == tokens
+
+
+async def test_a_loader_without_fit_takes_every_request() -> None:
+    """C24: what is behind the door may be replaced by something simple."""
+    engine = LocalEngine(loader_of(lambda messages, **options: []))
+    assert await engine.fit(REQUEST, may_drop=True) == Fitted(REQUEST)
+
+
+async def test_an_unused_model_is_let_go_beside_the_requests() -> None:
+    """MODEL_IDLE_UNLOAD_SECONDS: off unless it is set, and never on the event loop."""
+    asked = asyncio.Queue[tuple[float, bool]]()
+    loop = asyncio.get_running_loop()
+    here = threading.get_ident()
+
+    def unload_if_idle(idle_s: float) -> bool:
+        found = (idle_s, threading.get_ident() == here)
+        loop.call_soon_threadsafe(asked.put_nowait, found)
+        return True
+
+    loader = loader_of(lambda messages, **options: [])
+    loader.unload_if_idle = staticmethod(unload_if_idle)
+    await asyncio.wait_for(LocalEngine(loader).tend(), 10)
+    assert asked.empty()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        tending = group.create_task(LocalEngine(loader, idle_unload_s=0.02).tend())
+        for _ in range(3):
+            assert await asked.get() == (0.02, False)
+        tending.cancel()
 
 
 async def test_what_is_ready_is_joined_and_nothing_is_lost() -> None:

@@ -6,16 +6,19 @@ import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from huggingface_hub import constants
 
 from app.core.errors import AppError, EngineUnavailable, GenerationFailed, Unsupported
 from app.engine.base import Finish, Message, Status
 from app.engine.prompt import encode_prompt, render
+from app.services import model_reading
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import checkpoint, fallback_checkpoint, make_checkpoint
 
@@ -547,7 +550,7 @@ def test_a_prompt_that_cannot_be_made_to_fit_is_refused(
     stream = loaded.stream_generation(messages, max_tokens=max_tokens)
     with pytest.raises(Unsupported) as caught:
         next(stream)
-    assert caught.value.code == "prompt_too_long"
+    assert caught.value.code == "context_length_exceeded"
 
 
 def test_a_configured_context_is_kept(checkpoint: Path) -> None:
@@ -590,8 +593,165 @@ def test_loading_tells_how_far_it_is(checkpoint: Path, capsys: pytest.CaptureFix
     seen: list[Status] = []
     loader = service(model_id=str(checkpoint))
     run(loader.stream_generation("Hello", max_tokens=2, on_status=seen.append))
-    progress = [s.progress for s in seen if s.stage == "loading"]
+    progress = [s.progress or 0.0 for s in seen if s.stage == "loading"]
     assert (progress[0], progress[-1]) == (0.0, 1.0)
     assert len(progress) > 3
     assert progress == sorted(progress)
     assert "it/s" not in capsys.readouterr().err
+
+
+def test_an_unused_model_is_let_go_and_loaded_again(checkpoint: Path) -> None:
+    """MODEL_IDLE_UNLOAD_SECONDS: the weights go, the tokenizer stays, the next request works."""
+    clock = Clock()
+    loader = service(model_id=str(checkpoint), clock=clock)
+    assert loader.unload_if_idle(0.0) is False
+    gone = weakref.ref(loader.get_model()[0])
+    tokenizer = loader.get_model()[1]
+    clock.now += 9.0
+    assert loader.unload_if_idle(10.0) is False
+    clock.now += 1.0
+    assert loader.unload_if_idle(10.0) is True
+    assert loader.info()["loaded"] is False
+    assert gone() is None
+    assert loader.unload_if_idle(0.0) is False
+    assert run(loader.stream_generation("Hello", max_tokens=4, seed=1))[1].completion_tokens
+    assert loader.get_model()[1] is tokenizer
+
+
+def test_a_model_in_use_is_never_let_go(checkpoint: Path) -> None:
+    """MODEL_IDLE_UNLOAD_SECONDS: not while a generation runs, nor during a load."""
+    clock = Clock()
+    loader = service(model_id=str(checkpoint), clock=clock)
+    stream = loader.stream_generation("Hello", **LONG)
+    next(stream)
+    clock.now += 1000.0
+    assert loader.unload_if_idle(1.0) is False
+    stream.close()
+    assert loader.unload_if_idle(1.0) is False, "it was in use until now"
+    clock.now += 2.0
+    with loader._lazy._lock:
+        answers: list[bool] = []
+        thread = threading.Thread(target=lambda: answers.append(loader.unload_if_idle(1.0)))
+        thread.start()
+        thread.join(10)
+    assert answers == [False]
+    assert loader.unload_if_idle(1.0) is True
+
+
+def test_generations_and_unloads_at_once_never_meet_a_missing_model(checkpoint: Path) -> None:
+    """MODEL_IDLE_UNLOAD_SECONDS: thread-safe."""
+    loader = service(model_id=str(checkpoint))
+    over, gone = threading.Event(), threading.Event()
+
+    def unload() -> None:
+        while not over.wait(0.0005):
+            if loader.unload_if_idle(0.0):
+                gone.set()
+
+    thread = threading.Thread(target=unload)
+    thread.start()
+    try:
+        for seed in range(6):
+            finish = run(loader.stream_generation("Hello", max_tokens=3, seed=seed))[1]
+            assert finish.prompt_tokens
+            assert gone.wait(10)
+            gone.clear()
+    finally:
+        over.set()
+        thread.join(30)
+
+
+def test_a_load_in_progress_is_no_reason_to_refuse(checkpoint: Path) -> None:
+    """C12: memory goes down while weights come in; that is not "does not fit"."""
+    loader = service(model_id=str(checkpoint))
+    told: list[EngineUnavailable | None] = []
+
+    def watch(status: Status) -> None:
+        if status.stage == "loading" and status.progress:
+            object.__setattr__(loader._lazy.config, "memory_limit_bytes", 1000)
+            told.append(loader.unavailable())
+
+    run(loader.stream_generation("Hello", max_tokens=2, on_status=watch))
+    assert told
+    assert told == [None] * len(told)
+
+
+def test_messages_name_the_roles_own_settings(checkpoint: Path, tmp_path: Path) -> None:
+    """C6, C12: whoever set MODEL_REPO_ID is told of it, and of TORCH_DTYPE."""
+    names = {"setting": "MODEL_REPO_ID"}
+    missing = service(model_id=str(tmp_path), **names)
+    with pytest.raises(EngineUnavailable) as refused:
+        missing.get_model()
+    for problem in (missing.unavailable(), refused.value):
+        assert "MODEL_REPO_ID" in str(problem)
+        assert "V4_" not in str(problem)
+    big = service(
+        model_id=str(checkpoint), memory_limit_bytes=1_000_000, weights="float32", **names
+    )
+    with pytest.raises(EngineUnavailable, match="TORCH_DTYPE=auto") as caught:
+        big.get_model()
+    assert caught.value.code == "not_enough_memory"
+    assert "V4_" not in caught.value.message
+
+
+def test_half_precision_of_the_other_kind_can_be_forced(checkpoint: Path) -> None:
+    """C5: TORCH_DTYPE=float16."""
+    loader = service(model_id=str(checkpoint), weights="float16")
+    model, _ = loader.get_model()
+    assert str(model.dtype) == "torch.float16"
+    assert loader.info()["weights"] == "float16"
+
+
+def test_without_a_gpu_auto_is_the_cpu_and_a_named_gpu_is_refused(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C5: DEVICE_MAP=auto works everywhere; DEVICE_MAP=cuda says what is missing."""
+    monkeypatch.setattr(model_reading, "_cuda", lambda: False)
+    loader = service(model_id=str(checkpoint), device_map="auto")
+    model, _ = loader.get_model()
+    assert str(model.device) == "cpu"
+    assert loader.info()["weights"] == "float32"
+    named = service(model_id=str(checkpoint), device_map="cuda")
+    with pytest.raises(EngineUnavailable, match="DEVICE_MAP") as caught:
+        named.get_model()
+    assert caught.value.code == "device_unavailable"
+
+
+def test_on_a_gpu_device_and_type_are_handed_on_and_memory_is_its_own_business(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C5: DEVICE_MAP and TORCH_DTYPE reach transformers; the machine's RAM does not matter."""
+    seen: list[dict[str, Any]] = []
+    load = transformers.AutoModelForCausalLM.from_pretrained
+
+    def spy(folder: Path, **options: Any) -> Any:
+        seen.append(options)
+        return load(folder, **{**options, "device_map": "cpu"})
+
+    monkeypatch.setattr(model_reading, "_cuda", lambda: True)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", spy)
+    for weights in ("auto", "bfloat16"):
+        loader = service(
+            model_id=str(checkpoint), device_map="auto", weights=weights, memory_limit_bytes=1000
+        )
+        assert loader.unavailable() is None
+        loader.get_model()
+        assert loader.info()["weights"] == {"auto": "float32"}.get(weights, weights)
+        assert "GPU" in loader.info()["reason"]
+    assert [one["device_map"] for one in seen] == ["auto", "auto"]
+    assert [str(one["dtype"]) for one in seen] == ["auto", "torch.bfloat16"]
+    refused = service(model_id=str(checkpoint), device_map="auto", weights="int4")
+    assert code_of(refused.get_model) == "weights_unsupported"
+
+
+def test_whether_there_is_a_gpu_is_asked_without_importing_torch() -> None:
+    """C10: DEVICE_MAP=auto is the default; a health probe must not cost 300 MB."""
+    program = (
+        "import sys\nfrom app.services import model_reading\n"
+        "model_reading.metadata.version = lambda name: '2.13.0+cpu'\n"
+        "print(model_reading.on_gpu('auto'), 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "False False"
