@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -48,17 +50,29 @@ def main() -> None:
         raise SystemExit(2) from None
     from app.main import app
 
-    config = uvicorn.Config(
+    serve(
         app,
         host=settings.host,
         port=settings.port,
+        proxy_headers=settings.forwarded_allow_ips is not None,
+        forwarded_allow_ips=settings.forwarded_allow_ips or "",
+    )
+
+
+def serve(app: FastAPI, **options: Any) -> None:
+    """Serve until SIGTERM or SIGINT; `options` are uvicorn's."""
+    config = uvicorn.Config(
+        app,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=30,
         server_header=False,
-        proxy_headers=settings.forwarded_allow_ips is not None,
-        forwarded_allow_ips=settings.forwarded_allow_ips or "",
+        **options,
     )
+    # What was imported stays for ever: the collector need not walk through it again and again,
+    # which holds every stream for the length of a collection (seen by bench.streams).
+    gc.collect()
+    gc.freeze()
     Server(config, app).run()
 
 

@@ -7,8 +7,9 @@ requests and closes everything.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,13 +19,15 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.api import health, pages
 from app.api.deps import Services
+from app.api.openai import endpoints as openai
+from app.api.openai.wire import CHAT, chat_closing, chat_failure
 from app.api.sessions import endpoints as sessions_api
 from app.api.v3 import endpoints as v3
 from app.api.v3.wire import PROSE, prose_failure
 from app.api.v4 import endpoints as v4
 from app.api.v4.wire import PATCHES, TEXT, patch_failure, text_failure
 from app.core.config import Settings
-from app.core.errors import EngineUnavailable
+from app.core.errors import EngineUnavailable, LogUnavailable
 from app.core.logging import configure_logging
 from app.core.middleware import BodyLimit, Defects, Guard, RequestContext
 from app.core.responses import install_error_handlers
@@ -32,11 +35,17 @@ from app.core.security import door
 from app.engine.base import Engine
 from app.engine.extractive import ExtractiveEngine
 from app.engine.local import LocalEngine
+from app.engine.registry import Assignment, EngineRole, Registry
 from app.services.article_scraper import article_scraper_service
+from app.services.chat import Chat
+from app.services.chat_model import ChatModel
+from app.services.fetching import FetchPolicy
+from app.services.media import MediaReader
 from app.services.model_loader_v4 import ModelServiceV4
 from app.services.summarizer import Summarizer
+from app.services.vision_model import VisionModel
 from app.stream.log import open_log
-from app.stream.session import Sessions
+from app.stream.sessions import Sessions
 
 log = structlog.get_logger(__name__)
 
@@ -71,8 +80,15 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         parts = services()
         log.info("startup", version=VERSION, engine=parts.engine.name, model=parts.engine.model)
+        with suppress(LogUnavailable):
+            # Before the first request: who asks for a session that a crash cut short hears so.
+            await parts.sessions.recover()
         async with asyncio.TaskGroup() as beside:
-            tasks = [beside.create_task(_sweep(parts, settings.sessions_ttl_seconds))]
+            tasks = [
+                beside.create_task(_sweep(parts, settings.sessions_ttl_seconds)),
+                beside.create_task(parts.sessions.tend()),
+                beside.create_task(parts.engines.tend()),
+            ]
             if settings.preload_models and parts.engine.name == "local":
                 tasks.append(beside.create_task(_preload()))
             try:
@@ -99,63 +115,139 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
 
 
 def _build(settings: Settings, engine: Engine | None) -> Services:
+    policy = _fetch_policy(settings)
     article_scraper_service.configure(
-        allow_hosts=frozenset(host.lower() for host in settings.fetch_allow_hosts),
-        timeout_s=settings.fetch_timeout_seconds,
-        max_bytes=settings.fetch_max_bytes,
-        max_redirects=settings.fetch_max_redirects,
-        ports=frozenset(settings.fetch_ports),
+        allow_hosts=policy.allow_hosts,
+        timeout_s=policy.timeout_s,
+        max_bytes=policy.max_bytes,
+        max_redirects=policy.max_redirects,
+        ports=policy.ports,
         cache_ttl_s=settings.page_cache_ttl_seconds,
         cache_size=settings.page_cache_size,
     )
-    ModelServiceV4.configure(
-        model_id=settings.v4_model_id,
-        revision=settings.v4_model_revision,
-        weights=settings.v4_weights,
-        trust_remote_code=settings.trust_remote_code,
-        hf_token=settings.hf_token,
-        memory_limit_bytes=settings.memory_limit_bytes,
-    )
-    extractive = ExtractiveEngine()
-    if engine is None:
-        engine = extractive if settings.summary_engine == "extractive" else _local(settings)
-    fallback = extractive if settings.fallback_engine == "extractive" else None
-    summarizer = Summarizer(
-        engine,
-        fallback if engine.name != "extractive" else None,
-        cache_ttl_s=settings.summary_cache_ttl_seconds,
-        cache_size=settings.summary_cache_size,
-    )
-    sessions = Sessions(
-        open_log("memory:"),
-        endings={TEXT: text_failure, PATCHES: patch_failure, PROSE: prose_failure},
-        ttl_s=settings.sessions_ttl_seconds,
-        timeout_s=settings.generation_timeout_seconds,
-        max_active=settings.max_concurrent_generations + settings.max_queue,
-    )
+    engines = Registry(_roles(settings, engine))
+    summary, chat = engines["summary"], engines["chat"]
+    fallback = None
+    if settings.fallback_engine == "extractive" and summary.name != "extractive":
+        fallback = ExtractiveEngine()
     return Services(
-        sessions=sessions,
-        summarizer=summarizer,
-        engine=engine,
-        model_info=_model_info(engine),
+        sessions=Sessions(
+            open_log(settings.log_url),
+            endings={
+                TEXT: text_failure,
+                PATCHES: patch_failure,
+                PROSE: prose_failure,
+                CHAT: chat_failure,
+            },
+            ttl_s=settings.sessions_ttl_seconds,
+            timeout_s=settings.generation_timeout_seconds,
+            max_active=settings.max_concurrent_generations + settings.max_queue,
+        ),
+        summarizer=Summarizer(
+            summary,
+            fallback,
+            cache_ttl_s=settings.summary_cache_ttl_seconds,
+            cache_size=settings.summary_cache_size,
+        ),
+        chat=Chat(
+            chat,
+            engines.get("vision"),
+            MediaReader(policy, max_video_frames=settings.max_video_frames),
+            compress=settings.enable_auto_compression,
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+        ),
+        engine=summary,
+        engines=engines,
+        model_info=_model_info(summary),
+        roles_info=lambda: {
+            role: {"engine": engine.name, **_model_info(engine)()}
+            for role, engine in engines.roles().items()
+        },
         version=VERSION,
+        started_at=int(time.time()),
+        closings={CHAT: chat_closing},
         linger_s=settings.cancel_after_disconnect_seconds or None,
         heartbeat_s=settings.heartbeat_seconds,
     )
 
 
-def _local(settings: Settings) -> Engine:
+def _fetch_policy(settings: Settings) -> FetchPolicy:
+    return FetchPolicy(
+        allow_hosts=frozenset(host.lower() for host in settings.fetch_allow_hosts),
+        timeout_s=settings.fetch_timeout_seconds,
+        max_bytes=settings.fetch_max_bytes,
+        max_redirects=settings.fetch_max_redirects,
+        ports=frozenset(settings.fetch_ports),
+    )
+
+
+def _roles(settings: Settings, engine: Engine | None) -> dict[EngineRole, Assignment]:
+    """Say what each role runs on (C6): one given engine, other servers, or models in here."""
+    if engine is not None:
+        given = Assignment("given", lambda: engine)
+        return {"summary": given, "chat": given, "vision": given}
+    extractive = Assignment("extractive", ExtractiveEngine)
+    roles: dict[EngineRole, Assignment]
+    if settings.engine_url:
+        remote = Assignment("remote", lambda: _remote(settings))
+        roles = {"summary": remote, "chat": remote, "vision": remote}
+    else:
+        roles = _local_roles(settings)
+    if settings.summary_engine == "extractive":
+        roles["summary"] = extractive
+    return roles
+
+
+def _remote(settings: Settings) -> Engine:
+    # Only here is an HTTP client of other servers needed.
+    from app.engine.remote import RemoteEngine
+
+    return RemoteEngine(
+        settings.engine_url, model=settings.engine_model, api_key=settings.engine_api_key
+    )
+
+
+def _local_roles(settings: Settings) -> dict[EngineRole, Assignment]:
+    common = {
+        "trust_remote_code": settings.trust_remote_code,
+        "hf_token": settings.hf_token,
+        "memory_limit_bytes": settings.memory_limit_bytes,
+    }
+    ModelServiceV4.configure(
+        model_id=settings.v4_model_id,
+        revision=settings.v4_model_revision,
+        weights=settings.v4_weights,
+        **common,
+    )
+    common |= {"device_map": settings.device_map, "weights": settings.torch_dtype}
+    chat_id = settings.model_repo_id or settings.v4_model_id
+    ChatModel.configure(model_id=chat_id, setting="MODEL_REPO_ID", **common)
+    VisionModel.configure(model_id=settings.vision_model_id, setting="VISION_MODEL_ID", **common)
+
+    def assigned(loader: type[ModelServiceV4]) -> Assignment:
+        return Assignment(loader.model_id(), lambda: _local(settings, loader))
+
+    roles: dict[EngineRole, Assignment] = {"summary": assigned(ModelServiceV4)}
+    if settings.vision_model_id.lower() != "none":
+        roles["vision"] = assigned(VisionModel)
+    roles["chat"] = assigned(ChatModel)
+    return roles
+
+
+def _local(settings: Settings, loader: type[ModelServiceV4]) -> Engine:
     return LocalEngine(
-        ModelServiceV4,
+        loader,
         slots=settings.max_concurrent_generations,
         # The sessions' own limit refuses before any work; one more here never has to.
         max_waiting=settings.max_queue + settings.max_concurrent_generations,
+        idle_unload_s=settings.model_idle_unload_seconds or None,
     )
 
 
 def _model_info(engine: Engine) -> Callable[[], dict[str, Any]]:
     if isinstance(engine, LocalEngine):
-        return ModelServiceV4.info
+        return engine.info
     return lambda: {"model_id": engine.model, "loaded": True}
 
 
@@ -163,13 +255,19 @@ def _mount(app: FastAPI, settings: Settings) -> None:
     app.include_router(health.router)
     app.include_router(pages.router)
     pages.mount_assets(app)
+    app.include_router(openai.router)
     app.include_router(sessions_api.router)
     app.include_router(v3.router)
     if settings.enable_v4_structured:
         app.include_router(v4.router)
     # The last one added is the first that a request passes.
     app.add_middleware(Defects)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        # Chats hold images as base64.
+        larger={"/v1/chat/completions": settings.max_media_body_bytes},
+    )
     app.add_middleware(Guard, admit=door(settings.api_keys, settings.rate_limit))
     app.add_middleware(
         CORSMiddleware,
@@ -184,8 +282,9 @@ def _mount(app: FastAPI, settings: Settings) -> None:
 async def _sweep(parts: Services, ttl_s: float) -> None:
     while True:
         await asyncio.sleep(min(SWEEP_INTERVAL_S, max(0.1, ttl_s / 4)))
-        await parts.sessions.sweep()
         await parts.summarizer.sweep()
+        with suppress(LogUnavailable):
+            await parts.sessions.sweep()
 
 
 async def _preload() -> None:
@@ -208,7 +307,7 @@ async def _preload() -> None:
 async def _close(parts: Services) -> None:
     await parts.sessions.aclose()
     await parts.summarizer.aclose()
-    await parts.engine.aclose()
+    await parts.engines.aclose()
     await article_scraper_service.aclose()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,24 +13,35 @@ from starlette.responses import Response
 
 from app.core.errors import InvalidInput, UnknownSession
 from app.engine.base import Engine
+from app.engine.registry import Registry
 from app.schemas.summary_v4 import SESSION_ID_PATTERN
+from app.services.chat import Chat
 from app.services.summarizer import Summarizer
 from app.stream.log import Header
-from app.stream.session import Sessions
-from app.stream.sse import stream_response
+from app.stream.sessions import Sessions
+from app.stream.sse import Closing, stream_response
 
 _INDEX = re.compile(r"\d{1,12}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The long-lived parts of one application."""
+    """The long-lived parts of one application.
+
+    `started_at`: Unix seconds. `closings`: for each kind of session, what its wire form sends
+    after the terminal event.
+    """
 
     sessions: Sessions
     summarizer: Summarizer
+    chat: Chat
     engine: Engine
+    engines: Registry
     model_info: Callable[[], dict[str, Any]]
+    roles_info: Callable[[], dict[str, Any]]
     version: str
+    started_at: int
+    closings: Mapping[str, Closing]
     linger_s: float | None
     heartbeat_s: float
 
@@ -103,7 +114,13 @@ async def resume(
 
 def respond(services: Services, header: Header, after: int = -1) -> Response:
     """Answer with a session's events after an index, then its live tail."""
-    return stream_response(services.sessions, header, after, heartbeat_s=services.heartbeat_s)
+    return stream_response(
+        services.sessions,
+        header,
+        after,
+        heartbeat_s=services.heartbeat_s,
+        closing=services.closings.get(header.kind),
+    )
 
 
 async def replay(

@@ -27,6 +27,7 @@ async def health(services: ServicesDep) -> dict[str, Any]:
         "error": info.get("error"),
         "engine": services.engine.name,
         "model": info,
+        "roles": services.roles_info(),
         "sessions": services.sessions.active,
     }
 

@@ -46,6 +46,37 @@ data: {"content":"","done":true,"tokens_used":58,"latency_ms":4210.5}
 
 """
 
+CHAT_EXAMPLE = """id: 5f0c:0
+data: {"id":"chatcmpl-1f","object":"chat.completion.chunk","created":1764000000,"model":"phi",\
+"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}
+
+id: 5f0c:1
+data: {"id":"chatcmpl-1f","object":"chat.completion.chunk","created":1764000000,"model":"phi",\
+"choices":[{"index":0,"delta":{"content":"Halo"},"finish_reason":null}]}
+
+id: 5f0c:2
+data: {"id":"chatcmpl-1f","object":"chat.completion.chunk","created":1764000000,"model":"phi",\
+"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}
+
+data: [DONE]
+
+"""
+
+_CHAT_ANSWER = {
+    "id": "chatcmpl-1f",
+    "object": "chat.completion",
+    "created": 1764000000,
+    "model": "microsoft/Phi-3-mini-4k-instruct",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Halo"},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 12, "completion_tokens": 2, "total_tokens": 14},
+}
+
 _ERRORS = {
     400: "The page cannot be fetched, or holds no article",
     401: "An API key is needed",
@@ -76,5 +107,34 @@ def sse_responses(example: str) -> dict[int | str, dict[str, Any]]:
     responses[200] = {
         "description": "Server-Sent Events, exactly one of them terminal. Read it with `curl -N`.",
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": example}},
+    }
+    return responses
+
+
+def chat_responses(example: str) -> dict[int | str, dict[str, Any]]:
+    """Return the responses of the chat endpoint, which streams or answers at once."""
+    error = {
+        "schema": {"type": "object"},
+        "example": {
+            "error": {
+                "message": "messages: send at least one message",
+                "type": "invalid_request_error",
+                "param": "messages",
+                "code": "invalid_input",
+            }
+        },
+    }
+    texts = {**_ERRORS, 400: "The request is not valid; `param` names the field"}
+    del texts[422]
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": {"application/json": error}}
+        for status, text in texts.items()
+    }
+    responses[200] = {
+        "description": "A chat completion; with `stream`, Server-Sent Events up to `[DONE]`.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}, "example": _CHAT_ANSWER},
+            "text/event-stream": {"schema": {"type": "string"}, "example": example},
+        },
     }
     return responses

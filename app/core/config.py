@@ -43,15 +43,30 @@ class Settings(BaseSettings):
     v4_model_id: str = "microsoft/Phi-3-mini-4k-instruct"
     v4_model_revision: str | None = None
     v4_weights: Literal["auto", "float32", "bfloat16", "int8", "int4"] = "auto"
+    model_repo_id: str | None = None
+    vision_model_id: str = "Qwen/Qwen3-VL-2B-Thinking"
+    device_map: str = "auto"
+    torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    max_video_frames: Annotated[int, Field(ge=1, le=256)] = 16
+    enable_auto_compression: bool = True
+    engine_url: CommaList = ()
+    engine_model: str | None = None
+    engine_api_key: str | None = Field(default=None, repr=False)
     trust_remote_code: bool = False
     hf_token: str | None = Field(default=None, repr=False)
     preload_models: bool = False
     memory_limit_bytes: Annotated[int, Field(gt=0)] | None = None
+    model_idle_unload_seconds: Annotated[float, Field(ge=0)] = 0.0
 
     max_concurrent_generations: Annotated[int, Field(ge=1)] = 1
     max_queue: Annotated[int, Field(ge=0)] = 64
     generation_timeout_seconds: Annotated[float, Field(gt=0)] = 1800.0
 
+    persist_sessions: bool = False
+    sessions_db_path: str = "sessions.db"
+    sessions_url: str | None = Field(default=None, repr=False)
     sessions_ttl_seconds: Annotated[float, Field(ge=0)] = 600.0
     cancel_after_disconnect_seconds: Annotated[float, Field(ge=0)] = 3600.0
     heartbeat_seconds: Annotated[float, Field(gt=0, le=15)] = 10.0
@@ -72,6 +87,7 @@ class Settings(BaseSettings):
     rate_limit: str | None = None
     cors_origins: CommaList = ("*",)
     max_body_bytes: Annotated[int, Field(gt=0)] = 2_000_000
+    max_media_body_bytes: Annotated[int, Field(gt=0)] = 20_000_000
 
     @field_validator("api_keys", "fetch_ports", mode="before")
     @classmethod
@@ -85,6 +101,29 @@ class Settings(BaseSettings):
     @classmethod
     def _level_in_lower_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @property
+    def log_url(self) -> str:
+        """Where sessions are kept, as `open_log` wants it."""
+        if self.sessions_url is not None:
+            return self.sessions_url
+        return f"sqlite:{self.sessions_db_path}" if self.persist_sessions else "memory:"
+
+    @field_validator("sessions_url")
+    @classmethod
+    def _sessions_url_is_of_a_known_log(cls, value: str | None) -> str | None:
+        # The URL may hold a password, so the message does not repeat it.
+        known = ("redis://", "rediss://", "unix://", "sqlite:", "memory:")
+        if value and not value.startswith(known):
+            raise ValueError("use redis://HOST:PORT/DB, sqlite:PATH or memory:")
+        return value
+
+    @field_validator("engine_url")
+    @classmethod
+    def _engine_url_is_http(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(url.startswith(("http://", "https://")) for url in value):
+            raise ValueError("write http(s)://HOST:PORT/v1, several of them with commas between")
+        return value
 
     @field_validator("rate_limit")
     @classmethod

@@ -9,7 +9,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -107,11 +107,17 @@ class Guard:
 
 
 class BodyLimit:
-    """Read the whole body, up to a size and within a time, before the application sees it."""
+    """Read the whole body, up to a size and within a time, before the application sees it.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    `larger`: paths whose bodies may be larger.
+    """
+
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, larger: Mapping[str, int] | None = None
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._larger = larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
@@ -136,9 +142,10 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        too_large = BodyTooLarge(f"the body is larger than {self._max_bytes} bytes; send less")
+        max_bytes = max(self._max_bytes, self._larger.get(scope["path"], 0))
+        too_large = BodyTooLarge(f"the body is larger than {max_bytes} bytes; send less")
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdigit() and int(declared) > self._max_bytes:
+        if declared.isdigit() and int(declared) > max_bytes:
             raise too_large
         body = bytearray()
         try:
@@ -148,7 +155,7 @@ class BodyLimit:
                     if message["type"] == "http.disconnect":
                         return None
                     body += message.get("body", b"")
-                    if len(body) > self._max_bytes:
+                    if len(body) > max_bytes:
                         raise too_large
                     if not message.get("more_body", False):
                         return bytes(body)

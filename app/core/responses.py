@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,17 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
-from app.core.errors import AppError
+from app.core.errors import AppError, openai_error
 
 _HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
-
-
-def _openai_type(status: int) -> str:
-    if status == 401:
-        return "authentication_error"
-    if status == 429:
-        return "rate_limit_error"
-    return "invalid_request_error" if status < 500 else "server_error"
 
 
 def error_response(
@@ -32,20 +25,17 @@ def error_response(
     code: str,
     detail: Any,
     message: str | None = None,
+    param: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    """Build the body of C16. `detail` is text or FastAPI's list; `message` its one-line form."""
+    """Build the body of C16. `detail` is text or FastAPI's list; `message` its one-line form.
+
+    `param`: the field at fault, as `/v1` names it.
+    """
     request_id = scope.get("state", {}).get("request_id", "")
     if scope["path"].startswith("/v1/"):
         status = 400 if status == 422 else status
-        content: dict[str, Any] = {
-            "error": {
-                "message": message or str(detail),
-                "type": _openai_type(status),
-                "param": None,
-                "code": code,
-            }
-        }
+        content = openai_error(message or str(detail), status=status, code=code, param=param)
     else:
         content = {"detail": detail, "code": code, "request_id": request_id}
     sent = {"X-Request-ID": request_id, **(headers or {})}
@@ -58,8 +48,19 @@ def app_error_response(scope: Scope, error: AppError) -> JSONResponse:
     """Answer with an error of the tree."""
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else {}
     return error_response(
-        scope, status=error.status, code=error.code, detail=error.message, headers=headers
+        scope,
+        status=error.status,
+        code=error.code,
+        detail=error.message,
+        param=error.param,
+        headers=headers,
     )
+
+
+def _param(loc: Sequence[str | int]) -> str | None:
+    """Return where a field is as OpenAI writes it: `messages[0].role`."""
+    steps = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc if part != "body"]
+    return "".join(steps).lstrip(".") or None
 
 
 def _encodable(content: Any) -> bytes:
@@ -88,6 +89,7 @@ def install_error_handlers(app: FastAPI) -> None:
             code="validation_error",
             detail=jsonable_encoder(found),
             message=f"{where}: {first['msg']}",
+            param=_param(first["loc"]),
         )
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:

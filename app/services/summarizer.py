@@ -21,15 +21,15 @@ from cachetools import TTLCache
 from pydantic import ValidationError
 
 from app.core.errors import AppError, EngineUnavailable, GenerationFailed
-from app.engine.base import Engine, Finish, GenerateRequest, Status, Text
+from app.engine.base import Engine, Finish, GenerateRequest, Status, Text, require_engine
+from app.engine.compact_json import CompactJson
 from app.engine.sentences import read_time_min
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.prompts import prose_prompt, summary_prompt
 from app.services.sources import Source
-from app.services.summary_json import CompactJson
 from app.stream.event import Draft
 from app.stream.memory import MemoryLog
-from app.stream.session import Sessions
+from app.stream.sessions import Sessions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +95,8 @@ class Summarizer:
         Raises:
             EngineUnavailable: the engine cannot serve and there is no fallback.
         """
-        if self._fallback is None and (problem := await self._engine.unavailable()):
-            await self._engine.prepare()
-            raise await self._engine.unavailable() or problem
+        if self._fallback is None:
+            await require_engine(self._engine)
 
     async def summarize(self, task: SummaryTask) -> AsyncGenerator[Draft, None]:
         """Yield the drafts of a finished, a running or a new generation of this task.

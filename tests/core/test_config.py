@@ -16,6 +16,8 @@ OTHER = {
     "api_keys": "a,b", "rate_limit": "5/second", "cors_origins": "https://a.example",
     "summary_engine": "extractive", "fallback_engine": "none", "v4_weights": "bfloat16",
     "fetch_allow_hosts": "localhost:9", "fetch_ports": "81,82", "heartbeat_seconds": "3",
+    "engine_url": "http://a:1/v1,https://b/v1", "sessions_url": "redis://h:1/2",
+    "temperature": "0.1", "torch_dtype": "float16",
 }  # fmt: skip
 
 
@@ -108,3 +110,33 @@ def test_the_program_names_the_variable_that_is_wrong(
     with pytest.raises(SystemExit):
         main()
     assert "RATE_LIMIT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SESSIONS_URL", "mysql://user:hunter2@host/db"),
+        ("ENGINE_URL", "gpu-1:8000"),
+        ("TORCH_DTYPE", "int3"),
+        ("MAX_TOKENS", "0"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name_and_not_repeated(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S1.26, S2.24: a URL may hold a password."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError) as refused:
+        Settings(_env_file=None)
+    problem = refused.value.errors()[0]
+    assert problem["loc"] == (name.lower(),)
+    assert "hunter2" not in problem["msg"]
+
+
+def test_where_sessions_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S1.28, S4.20: memory, a file, or what SESSIONS_URL says, which wins."""
+    assert Settings(_env_file=None).log_url == "memory:"
+    monkeypatch.setenv("PERSIST_SESSIONS", "1")
+    assert Settings(_env_file=None).log_url == "sqlite:sessions.db"
+    monkeypatch.setenv("SESSIONS_URL", "redis://h:1/2")
+    assert Settings(_env_file=None).log_url == "redis://h:1/2"

@@ -30,5 +30,5 @@ async def events(request: Request, services: ServicesDep, session_id: str) -> Re
 @router.post("/v1/cancel/{session_id}", summary="Cancel a session of any kind")
 async def cancel(request: Request, services: ServicesDep, session_id: str) -> dict[str, Any]:
     """Idempotent: an unknown or finished session is answered the same way."""
-    services.sessions.cancel(owner_of_request(request), checked_session_id(session_id))
+    await services.sessions.cancel(owner_of_request(request), checked_session_id(session_id))
     return {"ok": True, "session_id": session_id}

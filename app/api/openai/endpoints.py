@@ -1,0 +1,162 @@
+"""`/v1`: what any OpenAI client can use as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app.api.deps import Services, ServicesDep, owner_of_request, respond, resume
+from app.api.openai.fold import Fold, error_of
+from app.api.openai.wire import CHAT, ChatAnswer
+from app.api.openapi import CHAT_EXAMPLE, chat_responses
+from app.core.errors import AppError, Cancelled, InvalidInput
+from app.schemas.openai import ChatRequest
+from app.stream.event import Event
+from app.stream.log import Header
+
+Result = TypeVar("Result")
+
+router = APIRouter(prefix="/v1", tags=["OpenAI-compatible chat"])
+
+
+@router.get("/models", summary="The models that can answer")
+async def models(services: ServicesDep) -> dict[str, Any]:
+    """The first one answers a request without images; none of them is loaded by asking."""
+    return {"object": "list", "data": [_model(services, name) for name in services.chat.models()]}
+
+
+@router.get("/models/{model_id:path}", summary="One model")
+async def model(services: ServicesDep, model_id: str) -> dict[str, Any]:
+    """404 `model_not_found` for a model that is not among those of the list."""
+    if model_id not in services.chat.models():
+        raise AppError(
+            "there is no such model here; GET /v1/models lists those there are",
+            code="model_not_found",
+            status=404,
+            param="model",
+        )
+    return _model(services, model_id)
+
+
+@router.post(
+    "/chat/completions",
+    responses=chat_responses(CHAT_EXAMPLE),
+    response_class=Response,
+    summary="Chat, streamed or not",
+)
+async def chat_completions(request: Request, services: ServicesDep, body: ChatRequest) -> Response:
+    """With `stream` every chunk has an id, and `Last-Event-ID` continues where a stream was cut.
+
+    To resume, `session_id` is all that the body needs. Without `stream` the answer is the same
+    session, folded into one object.
+    """
+    resumed = await resume(request, services, CHAT, body.session_id)
+    if resumed is not None:
+        return resumed
+    if not body.messages:
+        raise InvalidInput("messages: send at least one message", param="messages")
+    if (refused := body.refused()) is not None:
+        raise InvalidInput(refused[1], code="unsupported_parameter", param=refused[0])
+    header = await _open(request, services, body)
+    if not body.stream:
+        return await _unless_gone(request, _whole(services, header))
+    # What fails before the first byte is a status, so the response waits for the first event.
+    first = await _unless_gone(request, _first_event(services, header))
+    if first is not None and (error := error_of(first)) is not None:
+        raise error
+    return respond(services, header)
+
+
+async def _open(request: Request, services: Services, body: ChatRequest) -> Header:
+    """Start the session of a request, or join its own one if that runs already.
+
+    Raises:
+        AppError: before any work.
+    """
+    owner = owner_of_request(request)
+    fingerprint = _fingerprint(body) if body.session_id else ""
+    sessions = services.sessions
+    if body.session_id:
+        header = await sessions.running(owner, fingerprint, body.session_id)
+        if header is not None:
+            return header
+    with sessions.reserve() as place:
+        accepted = await services.chat.accept(body)
+        answer = ChatAnswer(
+            engine=accepted.engine,
+            fitted=accepted.fitted,
+            include_usage=not body.stream
+            or bool(body.stream_options and body.stream_options.include_usage),
+        )
+        return await sessions.start(
+            CHAT,
+            answer.drafts,
+            owner=owner,
+            session_id=body.session_id,
+            fingerprint=fingerprint,
+            # Nobody can come back to an answer that has no id and was not streamed.
+            linger_s=services.linger_s if body.stream or body.session_id else 0.0,
+            place=place,
+            ending=answer.ending,
+        )
+
+
+def _fingerprint(body: ChatRequest) -> str:
+    """Return what two requests must have in common to be one session."""
+    said = body.model_copy(update={"session_id": None}).model_dump_json()
+    return hashlib.sha256(f"{CHAT} {said}".encode("utf-8", "replace")).hexdigest()
+
+
+async def _first_event(services: Services, header: Header) -> Event | None:
+    async with aclosing(services.sessions.follow(header)) as events:
+        return await anext(events, None)
+
+
+async def _whole(services: Services, header: Header) -> Response:
+    fold = Fold()
+    async with aclosing(services.sessions.follow(header)) as events:
+        async for event in events:
+            fold.feed(event)
+    return JSONResponse(fold.result(), headers={"X-Session-ID": header.session_id})
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Wait for something as long as the client does.
+
+    Raises:
+        Cancelled: the client has gone; what it asked for is left to its session.
+        AppError: what the work raises.
+    """
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        raise Cancelled("the client has gone")
+
+    failures: list[AppError] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            watcher = group.create_task(watch())
+            working = group.create_task(work)
+            working.add_done_callback(lambda _: watcher.cancel())
+    except* AppError as errors:
+        failures = [error for error in errors.exceptions if isinstance(error, AppError)]
+    if failures:
+        raise failures[0]
+    return working.result()
+
+
+def _model(services: Services, name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": services.started_at,
+        "owned_by": "precis",
+    }
