@@ -21,8 +21,11 @@ check: $(VENV)/.installed-dev
 	$(PY) -m ruff format --check app tests bench
 	$(PY) -m mypy app
 
+# Measures on this machine; bench.failover needs redis-server. bench.extraction needs saved pages.
 bench: $(VENV)/.installed
 	$(PY) -m bench.first_byte
+	$(PY) -m bench.streams
+	$(PY) -m bench.failover
 
 $(VENV)/.installed: requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
