@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -17,6 +19,7 @@ from app.engine.registry import Registry
 from app.schemas.summary_v4 import SESSION_ID_PATTERN
 from app.services.chat import Chat
 from app.services.summarizer import Summarizer
+from app.stream.event import Event
 from app.stream.log import Header
 from app.stream.sessions import Sessions
 from app.stream.sse import Closing, stream_response
@@ -44,6 +47,8 @@ class Services:
     closings: Mapping[str, Closing]
     linger_s: float | None
     heartbeat_s: float
+    # More than a page may take to be fetched, less than the silence that clients bear.
+    hold_s: float = 12.0
 
 
 async def services_of(request: Request) -> Services:
@@ -138,3 +143,17 @@ async def replay(
         )
     await services.sessions.check(header, after)
     return respond(services, header, after)
+
+
+async def first_event(services: Services, header: Header) -> Event | None:
+    """Wait for a session's first event, so that an early failure can be a status.
+
+    None when there is none yet after `hold_s`: a response that has not begun carries no heartbeat,
+    and a model server may take minutes before it accepts a long prompt.
+    """
+    async with aclosing(services.sessions.follow(header)) as events:
+        try:
+            async with asyncio.timeout(services.hold_s):
+                return await anext(events, None)
+        except TimeoutError:
+            return None

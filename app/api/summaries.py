@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from starlette.requests import Request
 
-from app.api.deps import Services, owner_of_request
+from app.api.deps import Services, first_event, owner_of_request
 from app.core.errors import ScrapeFailed
 from app.services.sources import Input, Scraper, Source, read_source
 from app.services.summarizer import SummaryTask
@@ -116,8 +116,7 @@ async def page_was_read(services: Services, header: Header) -> None:
     Raises:
         ScrapeFailed: the session ended with that.
     """
-    async with aclosing(services.sessions.follow(header)) as events:
-        first = await anext(events, None)
+    first = await first_event(services, header)
     if first is None or not first.terminal or not isinstance(first.data, dict):
         return
     code = str(first.data.get("code"))

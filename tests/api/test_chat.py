@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from app.api.deps import Services, first_event
 from app.core.errors import EngineUnavailable, GenerationFailed, Overloaded, Unsupported
 from app.engine.base import Fitted, Reasoning, Status, Text, TokenLogprob, ToolCallPart
+from app.main import create_app
+from app.stream.event import Draft
 from tests.engines import Gate, ScriptedEngine
-from tests.servers import Frame, Running, indexes, serving, until
+from tests.servers import Frame, Running, indexes, serving, settings, until
 
 CHAT = "/v1/chat/completions"
 WORDS = ["Ha", "lo ", "dunia", "!"]
@@ -461,6 +466,24 @@ def test_a_plain_client_that_goes_away_stops_the_model() -> None:
             client.post(CHAT, json=body(), timeout=0.3)
         assert engine.closed_early.wait(5)
         until(lambda: engine.running == 0)
+
+
+async def test_a_slow_model_server_does_not_keep_the_client_in_silence() -> None:
+    """A10: the response, and with it the heartbeat, begins before the first event if it must."""
+    gate = Gate()
+    parts: Services = create_app(settings(), engine=ScriptedEngine([])).state.services()
+
+    async def drafts() -> AsyncGenerator[Draft, None]:
+        await gate.passed()
+        yield Draft("", {"choices": []}, terminal=True)
+
+    header = await parts.sessions.start("chat", drafts)
+    assert await first_event(replace(parts, hold_s=0.01), header) is None
+    gate.open()
+    first = await first_event(parts, header)
+    assert first is not None
+    assert first.terminal
+    await parts.sessions.aclose()
 
 
 def test_identical_chats_without_an_id_are_answered_each_by_itself() -> None:

@@ -12,13 +12,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.api.deps import Services, ServicesDep, owner_of_request, respond, resume
+from app.api.deps import Services, ServicesDep, first_event, owner_of_request, respond, resume
 from app.api.openai.fold import Fold, error_of
 from app.api.openai.wire import CHAT, ChatAnswer
 from app.api.openapi import CHAT_EXAMPLE, chat_responses
 from app.core.errors import AppError, Cancelled, InvalidInput
 from app.schemas.openai import ChatRequest
-from app.stream.event import Event
 from app.stream.log import Header
 
 Result = TypeVar("Result")
@@ -68,7 +67,7 @@ async def chat_completions(request: Request, services: ServicesDep, body: ChatRe
     if not body.stream:
         return await _unless_gone(request, _whole(services, header))
     # What fails before the first byte is a status, so the response waits for the first event.
-    first = await _unless_gone(request, _first_event(services, header))
+    first = await _unless_gone(request, first_event(services, header))
     if first is not None and (error := error_of(first)) is not None:
         raise error
     return respond(services, header)
@@ -112,11 +111,6 @@ def _fingerprint(body: ChatRequest) -> str:
     """Return what two requests must have in common to be one session."""
     said = body.model_copy(update={"session_id": None}).model_dump_json()
     return hashlib.sha256(f"{CHAT} {said}".encode("utf-8", "replace")).hexdigest()
-
-
-async def _first_event(services: Services, header: Header) -> Event | None:
-    async with aclosing(services.sessions.follow(header)) as events:
-        return await anext(events, None)
 
 
 async def _whole(services: Services, header: Header) -> Response:
