@@ -246,9 +246,9 @@ def _local(settings: Settings, loader: type[ModelServiceV4]) -> Engine:
 
 
 def _model_info(engine: Engine) -> Callable[[], dict[str, Any]]:
-    if isinstance(engine, LocalEngine):
-        return engine.info
-    return lambda: {"model_id": engine.model, "loaded": True}
+    """Return what tells of an engine's model without asking or loading anything."""
+    told: Callable[[], dict[str, Any]] | None = getattr(engine, "info", None)
+    return told or (lambda: {"model_id": engine.model, "loaded": True})
 
 
 def _mount(app: FastAPI, settings: Settings) -> None:

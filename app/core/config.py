@@ -6,6 +6,7 @@ Only `main.py` and `__main__.py` see this object; everyone else is handed plain 
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -15,6 +16,13 @@ def _split(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _has_a_legal_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -114,7 +122,7 @@ class Settings(BaseSettings):
     def _sessions_url_is_of_a_known_log(cls, value: str | None) -> str | None:
         # The URL may hold a password, so the message does not repeat it.
         known = ("redis://", "rediss://", "unix://", "sqlite:", "memory:")
-        if value and not value.startswith(known):
+        if value and not (value.startswith(known) and _has_a_legal_port(value)):
             raise ValueError("use redis://HOST:PORT/DB, sqlite:PATH or memory:")
         return value
 

@@ -89,7 +89,8 @@ def install_error_handlers(app: FastAPI) -> None:
             code="validation_error",
             detail=jsonable_encoder(found),
             message=f"{where}: {first['msg']}",
-            param=_param(first["loc"]),
+            # Broken JSON has a position, and no field.
+            param=None if first.get("type") == "json_invalid" else _param(first["loc"]),
         )
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:

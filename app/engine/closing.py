@@ -17,8 +17,9 @@ from app.core.errors import Unsupported
 
 MAX_CLOSING_BYTES = 20_000
 
-# Outside strings: whatever ends most, soonest. Anything else follows in the order of its byte.
-_STRUCTURE = b'}]0123456789n"ft[{-,:'
+# Outside strings: whatever ends most, soonest; a comma ends a number where nothing else may.
+# Anything else follows in the order of its byte.
+_STRUCTURE = b'}],0123456789n"ft[{-:'
 # Inside a string that must not end yet.
 _FILLERS = b".0aA-:@ "
 _ELLIPSIS = "…".encode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import httpx
 
@@ -124,6 +125,15 @@ class RemoteEngine:
     def facts(self) -> dict[str, str]:
         """Nothing: the server does not tell how it runs the model."""
         return {}
+
+    def info(self) -> dict[str, Any]:
+        """Return what is known of the servers without asking, for `/health`."""
+        problem = self._replicas.known_problem()
+        return {
+            "model_id": self.model,
+            "loaded": problem is None,
+            "error": problem.message if problem else None,
+        }
 
     async def unavailable(self) -> EngineUnavailable | None:
         """Return None when some replica answers."""

@@ -240,6 +240,11 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = None
     session_id: Annotated[str, Field(pattern=SESSION_ID_PATTERN)] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text_that_can_be_written(cls, value: Any) -> Any:
+        return _without_lone_surrogates(value)
+
     @property
     def thinking(self) -> bool | None:
         """Whether a thinking model is to think; None leaves it to the model."""
@@ -289,6 +294,20 @@ class ChatRequest(BaseModel):
             if self.stop:
                 return "stop", "stop cannot be combined with a JSON response_format"
         return None
+
+
+def _without_lone_surrogates(value: Any) -> Any:
+    """Replace halves of characters, which JSON can spell and no tokenizer, file or socket takes."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_without_lone_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {
+            _without_lone_surrogates(key): _without_lone_surrogates(item)
+            for key, item in value.items()
+        }
+    return value
 
 
 def _names(choice: Any) -> bool:

@@ -24,6 +24,8 @@ from app.schemas.openai import ChatMessage, ChatRequest, Part
 from app.services.media import MediaPart
 
 JSON_OBJECT = {"type": "object"}
+# A function without parameters has none, and not any.
+NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 class Media(Protocol):
@@ -105,7 +107,7 @@ def as_request(
         Tool(
             tool.function.name,
             tool.function.description or "",
-            tool.function.parameters or {"type": "object", "properties": {}},
+            tool.function.parameters or NO_PARAMETERS,
         )
         for tool in body.tools or ()
         if body.tool_choice != "none" and forced in (None, tool.function.name)

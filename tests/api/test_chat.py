@@ -590,3 +590,18 @@ def test_no_prompt_is_logged(capfd: pytest.CaptureFixture[str]) -> None:
         server.post(CHAT, body(messages=[{"role": "user", "content": secret}], n=2))
     printed = capfd.readouterr()
     assert secret not in printed.out + printed.err
+
+
+def test_half_a_character_in_the_body_is_replaced() -> None:
+    """C16: JSON can spell a lone surrogate, which no tokenizer and no socket takes."""
+    engine = ScriptedEngine(WORDS)
+    raw = (
+        b'{"session_id":"mine","messages":[{"role":"user","content":"a\\ud83db"}],'
+        b'"tools":[{"type":"function","function":{"name":"f","description":"\\ud83d"}}]}'
+    )
+    with serving(engine) as server, server.client() as client:
+        response = client.post(CHAT, content=raw, headers={"Content-Type": "application/json"})
+        broken = client.post(CHAT, content=b"{", headers={"Content-Type": "application/json"})
+    assert response.status_code == 200
+    assert engine.requests[0].messages[0].content == "a?b"
+    assert broken.json()["error"]["param"] is None

@@ -116,6 +116,7 @@ def test_the_program_names_the_variable_that_is_wrong(
     ("name", "value"),
     [
         ("SESSIONS_URL", "mysql://user:hunter2@host/db"),
+        ("SESSIONS_URL", "redis://user:hunter2@host:99999/0"),
         ("ENGINE_URL", "gpu-1:8000"),
         ("TORCH_DTYPE", "int3"),
         ("MAX_TOKENS", "0"),

@@ -712,3 +712,14 @@ async def test_connections_are_used_again(stage: Stage) -> None:
 def test_an_idle_connection_is_dropped_before_the_server_closes_it() -> None:
     """A request sent into a connection that is being closed fails (uvicorn closes after 5 s)."""
     assert remote.KEEPALIVE_S < 5
+
+
+async def test_what_health_tells_of_servers_that_are_down() -> None:
+    """C9: known without asking; nothing is claimed to be ready that is known to be down."""
+    engine = RemoteEngine([f"http://127.0.0.1:{free_port()}/v1"])
+    try:
+        assert await engine.unavailable() is not None
+        assert engine.info()["loaded"] is False
+        assert "ENGINE_URL" in engine.info()["error"]
+    finally:
+        await engine.aclose()
