@@ -51,6 +51,8 @@ log = structlog.get_logger(__name__)
 
 SWEEP_INTERVAL_S = 5.0
 PRELOAD_RETRY_S = 5.0
+# How long a response may wait for its first event; clients bear 15 s of silence.
+HOLD_S = 12.0
 
 try:
     VERSION = version("precis")
@@ -169,6 +171,8 @@ def _build(settings: Settings, engine: Engine | None) -> Services:
         closings={CHAT: chat_closing},
         linger_s=settings.cancel_after_disconnect_seconds or None,
         heartbeat_s=settings.heartbeat_seconds,
+        # A page that cannot be fetched is a status (C2), however long that may take.
+        hold_s=max(HOLD_S, settings.fetch_timeout_seconds + 2.0),
     )
 
 

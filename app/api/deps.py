@@ -32,7 +32,7 @@ class Services:
     """The long-lived parts of one application.
 
     `started_at`: Unix seconds. `closings`: for each kind of session, what its wire form sends
-    after the terminal event.
+    after the terminal event. `hold_s`: how long a response waits for its first event.
     """
 
     sessions: Sessions
@@ -47,8 +47,7 @@ class Services:
     closings: Mapping[str, Closing]
     linger_s: float | None
     heartbeat_s: float
-    # More than a page may take to be fetched, less than the silence that clients bear.
-    hold_s: float = 12.0
+    hold_s: float
 
 
 async def services_of(request: Request) -> Services:
