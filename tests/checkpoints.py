@@ -141,7 +141,7 @@ def make_checkpoint(
     import transformers
 
     markers, own, prefix = _FAMILIES[architecture]
-    backend: Any = _byte_level(markers) if kind == "bytes" else _byte_fallback(markers)
+    backend: Any = byte_level(markers) if kind == "bytes" else _byte_fallback(markers)
     make_tokenizer: Any = transformers.PreTrainedTokenizerFast
     tokenizer = make_tokenizer(
         tokenizer_object=backend,
@@ -217,7 +217,8 @@ _FAMILIES: dict[Architecture, tuple[tuple[str, ...], str, str]] = {
 }
 
 
-def _byte_level(markers: tuple[str, ...] = MARKERS) -> Any:
+def byte_level(markers: tuple[str, ...] = MARKERS) -> Any:
+    """Return a byte-level BPE trained on the corpus, with these control tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.checkpoints import CORPUS
+from tests.checkpoints import byte_level
 
 MARKERS = (
     "<|endoftext|>",
@@ -41,7 +41,7 @@ def make_vision_checkpoint(folder: Path, *, context_tokens: int = 2048, seed: in
     from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_byte_level(),
+        tokenizer_object=byte_level(MARKERS),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens=list(MARKERS),
@@ -104,19 +104,3 @@ def make_vision_checkpoint(folder: Path, *, context_tokens: int = 2048, seed: in
     video = {**settings, "video_processor_type": "Qwen3VLVideoProcessor"}
     (folder / "video_preprocessor_config.json").write_text(json.dumps(video), "utf-8")
     return folder
-
-
-def _byte_level() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=500,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        special_tokens=list(MARKERS),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(CORPUS * 3, trainer)
-    return tokenizer

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.core.errors import UnknownSession
 from app.stream.event import Draft, Event
 
 
@@ -117,6 +118,11 @@ class EventLog(Protocol):
     async def aclose(self) -> None:
         """Free what the log holds."""
         ...
+
+
+def not_kept() -> UnknownSession:
+    """Return the error of a run that a log does not have, or has no more."""
+    return UnknownSession("this session is no longer kept; start a new one")
 
 
 def open_log(url: str) -> EventLog:

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.core.errors import EventsGone, UnknownSession
+from app.core.errors import EventsGone
 from app.stream.event import Draft, Event
-from app.stream.log import Header, Page
+from app.stream.log import Header, Page, not_kept
 
 KEPT_EVENTS = 2048
 # An ended session of a summary takes about 13 kB (measured): this bounds what a client that opens
@@ -187,4 +187,4 @@ class MemoryLog:
         try:
             return self._runs[run]
         except KeyError:
-            raise UnknownSession("this session is no longer kept; start a new one") from None
+            raise not_kept() from None

@@ -17,9 +17,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoScriptError, OutOfMemoryError, RedisError
 
-from app.core.errors import AppError, EventsGone, LogUnavailable, UnknownSession
+from app.core.errors import AppError, EventsGone, LogUnavailable
 from app.stream.event import Event
-from app.stream.log import Header, Page
+from app.stream.log import Header, Page, not_kept
 from app.stream.mirror import Mirror, Mirrors
 from app.stream.redis_scripts import (
     APPEND,
@@ -147,7 +147,7 @@ class RedisLog(WriteThroughLog):
             return page
         found = await self._run(READ, run, after, limit)
         if found is None:
-            raise _unknown()
+            raise not_kept()
         next_index, ended, entries = found
         events = [_event(entry, _pairs(fields)) for entry, fields in entries]
         there = events[0].index if events else next_index
@@ -180,7 +180,7 @@ class RedisLog(WriteThroughLog):
                 is_at = await self._redis.hmget(f"{PREFIX}run:{run}", ["next", "ended"])
             if is_at[0] is None:
                 self._mirrors.drop(run)
-                raise _unknown()
+                raise not_kept()
             next_index = int(is_at[0])
             if next_index <= after or (is_at[1] is not None and next_index == after + 1):
                 return
@@ -256,15 +256,11 @@ def _away(exc: Exception) -> LogUnavailable:
     return LogUnavailable("Redis, where sessions are kept, does not answer now; try again soon")
 
 
-def _unknown() -> UnknownSession:
-    return UnknownSession("this session is no longer kept; start a new one")
-
-
 def _written(answer: Any) -> Written | AppError:
     if isinstance(answer, Exception):
         return _away(answer)
     if answer is None:
-        return _unknown()
+        return not_kept()
     last, taken = answer
     return Written(last, bool(taken))
 

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app.core.errors import AppError, EventsGone, LogUnavailable, UnknownSession
+from app.core.errors import AppError, EventsGone, LogUnavailable
 from app.stream.event import Event
-from app.stream.log import Header, Page
+from app.stream.log import Header, Page, not_kept
 from app.stream.processes import alive, enter, leave
 from app.stream.sqlite_file import open_file, transaction
 from app.stream.writethrough import Append, Packed, WriteThroughLog, Written, unpack
@@ -130,7 +130,7 @@ class SqliteLog(WriteThroughLog):
         while True:
             row = await self._row("SELECT next_index, ended_at FROM runs WHERE run = ?", (run,))
             if row is None:
-                raise _unknown()
+                raise not_kept()
             left_s = deadline_s - time.monotonic()
             if row[0] > after + 1 or row[1] is not None or left_s <= 0:
                 return
@@ -222,10 +222,6 @@ def _reason(exc: sqlite3.Error) -> str:
     return "the database of sessions cannot be used now; try again soon"
 
 
-def _unknown() -> UnknownSession:
-    return UnknownSession("this session is no longer kept; start a new one")
-
-
 def _holder(db: sqlite3.Connection, header: Header, shared: bool) -> Header | None:
     """Return the running run that holds the id or, if `shared`, does the same."""
     rows = db.execute(
@@ -243,7 +239,7 @@ def _holder(db: sqlite3.Connection, header: Header, shared: bool) -> Header | No
 def _append(db: sqlite3.Connection, run: str, drafts: Sequence[Packed]) -> Written | AppError:
     row = db.execute("SELECT next_index, ended_at FROM runs WHERE run = ?", (run,)).fetchone()
     if row is None:
-        return _unknown()
+        return not_kept()
     index, ended_at = row
     if ended_at is not None or not drafts:
         return Written(index - 1, taken=False)
@@ -268,7 +264,7 @@ def _read(db: sqlite3.Connection, run: str, after: int, limit: int) -> Page:
         (after, run, limit),
     ).fetchall()
     if not rows:
-        raise _unknown()
+        raise not_kept()
     next_index, ended_at = rows[0][:2]
     if after >= max(next_index, 1):
         raise EventsGone(

@@ -18,7 +18,9 @@ from app.stream.log import Header
 from app.stream.sessions import Sessions
 
 SEND_TIMEOUT_S = 300.0
-KEPT_FRAMES = 2048
+# Frames of the live tail, for those who follow the same run; who replays makes its own.
+KEPT_FRAMES = 32
+KEPT_TAILS = 128
 
 # What a wire form sends after its terminal event, which is no event of the log and has no id.
 Closing = Callable[[Event], Draft | None]
@@ -26,7 +28,7 @@ Closing = Callable[[Event], Draft | None]
 # Legal in JSON and in SSE, yet many line readers (Python's splitlines among them) break at them.
 _LINE_SEPARATORS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-_frames: dict[tuple[str, int], bytes] = {}
+_tails: dict[str, dict[int, bytes]] = {}
 
 
 def compact_json(value: Any) -> str:
@@ -100,12 +102,20 @@ async def _chunks(
 
 
 def _frame_once(header: Header, event: Event) -> bytes:
-    """Return the frame of an event, which is made once for all who follow the session."""
-    key = (header.run, event.index)
-    made = _frames.get(key)
+    """Return the frame of an event, made once for all who follow the run at the same time."""
+    event_id = f"{header.session_id}:{event.index}"
+    if event.terminal:
+        # Nothing of a run is held here once it has been read to its end.
+        _tails.pop(header.run, None)
+        return frame(event, event_id)
+    tail = _tails.get(header.run)
+    if tail is None:
+        if len(_tails) >= KEPT_TAILS:
+            del _tails[next(iter(_tails))]
+        tail = _tails[header.run] = {}
+    made = tail.get(event.index)
     if made is None:
-        made = frame(event, f"{header.session_id}:{event.index}")
-        if len(_frames) >= KEPT_FRAMES:
-            del _frames[next(iter(_frames))]
-        _frames[key] = made
+        if len(tail) >= KEPT_FRAMES:
+            del tail[next(iter(tail))]
+        made = tail[event.index] = frame(event, event_id)
     return made

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from app.core.errors import AppError
+from app.stream import sse
 from app.stream.event import Draft, Event
 from app.stream.memory import MemoryLog
 from app.stream.sessions import Sessions
@@ -54,4 +55,23 @@ async def test_a_reader_that_fell_behind_is_told_so() -> None:
     sent = [part async for part in body]  # type: ignore[union-attr]
     assert sent[-1] == b'event: error\ndata: {"code":"events_gone"}\n\n'
     assert sum(b"event: error" in part or b"event: result" in part for part in sent) == 1
+    await sessions.aclose()
+
+
+async def test_a_frame_is_made_once_for_all_and_let_go_at_the_end() -> None:
+    """S2.24: what was sent is held by the log alone, for as long as the log keeps it."""
+    sessions = Sessions(MemoryLog(), endings={})
+
+    async def three():  # type: ignore[no-untyped-def]
+        for number in range(3):
+            yield Draft("", str(number))
+        yield Draft("result", {}, terminal=True)
+
+    header = await sessions.start("k", three)
+    bodies = [stream_response(sessions, header).body_iterator for _ in range(2)]
+    first = [await anext(body) for body in bodies]  # type: ignore[arg-type]
+    assert first[0] == first[1]
+    rest = [[part async for part in body] for body in bodies]  # type: ignore[union-attr]
+    assert rest[0] == rest[1]
+    assert header.run not in sse._tails
     await sessions.aclose()
