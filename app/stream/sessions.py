@@ -212,9 +212,11 @@ class Sessions:
         """Yield what `follow` does, all that is ready at a time; no page is empty."""
         run = header.run
         session = self._by_run.get(run)
-        await self._arrive(run, session)
+        first = self._arrive(run, session)
         self._followers += 1
         try:
+            if first:
+                await self._attend(run, ATTENDED_S)
             while True:
                 page = await self._log.read(run, after)
                 if page.events:
@@ -297,13 +299,13 @@ class Sessions:
         await self.end_all()
         await self._log.aclose()
 
-    async def _arrive(self, run: str, session: Session | None) -> None:
+    def _arrive(self, run: str, session: Session | None) -> bool:
+        """Count a follower; True for the first here of a run of another process."""
         if session is not None:
             session.arrive()
-            return
+            return False
         self._abroad[run] += 1
-        if self._abroad[run] == 1:
-            await self._attend(run, ATTENDED_S)
+        return self._abroad[run] == 1
 
     def _leave(self, run: str, session: Session | None) -> None:
         if session is not None:

@@ -379,3 +379,45 @@ async def test_clean_up_that_fails_after_the_end_is_logged_too(
     await sessions.settled(header)
     assert "session_cleanup_failed" in caplog.text
     assert "article text" not in caplog.text
+
+
+async def test_a_follower_that_leaves_while_it_is_being_announced_counts_no_more() -> None:
+    """Contract 3: or the run of another process would never be cancelled for want of followers."""
+
+    class Slow(MemoryLog):
+        announced = 0
+        beats = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.reached, self.beaten_twice = asyncio.Event(), asyncio.Event()
+
+        async def attend(self, run: str, for_s: float) -> None:
+            self.announced += 1
+            self.reached.set()
+            await asyncio.sleep(60)
+
+        async def heartbeat(self) -> list[Header]:
+            self.beats += 1
+            if self.beats == 2:
+                self.beaten_twice.set()
+            return []
+
+    log = Slow()
+    sessions = Sessions(log, endings={"k": failure})
+    elsewhere = Header("r1", "s1", "k", "", "")
+    await log.open(elsewhere)
+
+    async def follow() -> None:
+        async with aclosing(sessions.follow(elsewhere)) as events:
+            await anext(events)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        follower = group.create_task(follow())
+        await log.reached.wait()
+        follower.cancel()
+        await asyncio.wait({follower})
+        tending = group.create_task(sessions.tend())
+        await log.beaten_twice.wait()
+        tending.cancel()
+    assert log.announced == 1
