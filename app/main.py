@@ -17,10 +17,13 @@ import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import health, pages
+from app.api import docs, health, pages
 from app.api.deps import Services
+from app.api.jobs import endpoints as jobs
+from app.api.jobs.wire import JOB, job_failure
 from app.api.openai import endpoints as openai
 from app.api.openai.wire import CHAT, chat_closing, chat_failure
+from app.api.openapi import DESCRIPTION, SERVERS, TAGS, install_description, operation_id
 from app.api.sessions import endpoints as sessions_api
 from app.api.v3 import endpoints as v3
 from app.api.v3.wire import PROSE, prose_failure
@@ -37,6 +40,7 @@ from app.engine.extractive import ExtractiveEngine
 from app.engine.local import LocalEngine
 from app.engine.registry import Assignment, EngineRole, Registry
 from app.services.article_scraper import article_scraper_service
+from app.services.article_writer import ArticleWriter
 from app.services.chat import Chat
 from app.services.chat_model import ChatModel
 from app.services.fetching import FetchPolicy
@@ -58,12 +62,6 @@ try:
     VERSION = version("precis")
 except PackageNotFoundError:
     VERSION = "0.1.0"
-
-DESCRIPTION = """Turns a URL into a structured summary while you watch.
-
-Streams are Server-Sent Events: `curl -N` shows them as they come, every event has an id, and
-`Last-Event-ID` (or `GET /api/sessions/{id}/events`) continues a stream that was cut off.
-"""
 
 
 def create_app(settings: Settings | None = None, *, engine: Engine | None = None) -> FastAPI:
@@ -106,12 +104,16 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         title="Precis",
         version=VERSION,
         description=DESCRIPTION,
+        openapi_tags=TAGS,
+        servers=SERVERS,
+        generate_unique_id_function=operation_id,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
     )
     app.state.services = services
     install_error_handlers(app)
+    install_description(app, lambda: services().chat.models()[0])
     _mount(app, settings)
     return app
 
@@ -140,6 +142,7 @@ def _build(settings: Settings, engine: Engine | None) -> Services:
                 PATCHES: patch_failure,
                 PROSE: prose_failure,
                 CHAT: chat_failure,
+                JOB: job_failure,
             },
             ttl_s=settings.sessions_ttl_seconds,
             timeout_s=settings.generation_timeout_seconds,
@@ -159,6 +162,7 @@ def _build(settings: Settings, engine: Engine | None) -> Services:
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
         ),
+        writer=ArticleWriter(chat, max_calls=_max_calls(settings, engine)),
         engine=summary,
         engines=engines,
         model_info=_model_info(summary),
@@ -174,6 +178,12 @@ def _build(settings: Settings, engine: Engine | None) -> Services:
         # A page that cannot be fetched is a status (C2), however long that may take.
         hold_s=max(HOLD_S, settings.fetch_timeout_seconds + 2.0),
     )
+
+
+def _max_calls(settings: Settings, engine: Engine | None) -> int:
+    """Say how many calls of the jobs may be under way: another server has a queue of its own."""
+    far = settings.max_queue if settings.engine_url and engine is None else 0
+    return settings.max_concurrent_generations + far
 
 
 def _fetch_policy(settings: Settings) -> FetchPolicy:
@@ -257,10 +267,13 @@ def _model_info(engine: Engine) -> Callable[[], dict[str, Any]]:
 
 def _mount(app: FastAPI, settings: Settings) -> None:
     app.include_router(health.router)
+    app.include_router(docs.router)
+    docs.mount_assets(app)
     app.include_router(pages.router)
     pages.mount_assets(app)
     app.include_router(openai.router)
     app.include_router(sessions_api.router)
+    app.include_router(jobs.router)
     app.include_router(v3.router)
     if settings.enable_v4_structured:
         app.include_router(v4.router)
@@ -278,7 +291,7 @@ def _mount(app: FastAPI, settings: Settings) -> None:
         allow_origins=list(settings.cors_origins),
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["X-Request-ID", "X-Session-ID", "Retry-After"],
+        expose_headers=["Location", "X-Request-ID", "X-Session-ID", "Retry-After"],
     )
     app.add_middleware(RequestContext)
 

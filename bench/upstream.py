@@ -1,7 +1,8 @@
 """A model server without a model: what an OpenAI-compatible server does, as a script says.
 
 Speaks `/v1/models` and `/v1/chat/completions`, streamed and not. Asked for our summary schema it
-writes a summary, with white space between the tokens as vLLM does; asked for anything else, words.
+writes a summary, with white space between the tokens as vLLM does; asked for an outline or for the
+final form of an article, those; asked for anything else, words.
 Tests script it and read what it recorded; benchmarks run it in a process of its own.
 
     python -m bench.upstream --port 8001 [--words-per-second 50] [--words 200]
@@ -26,6 +27,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from app.services.article_prompts import OUTLINE_TASK, STYLE_TASK
+
 SUMMARY = {
     "title": "Harbour bridge opens after four years",
     "main_summary": "The bridge opened on Monday. It took four years and cost 12 million.",
@@ -34,6 +37,34 @@ SUMMARY = {
     "sentiment": "positive",
     "read_time_min": 1,
 }
+OUTLINE = {"sections": ["A harbour before dawn", "What a harbour does", "The people who stay"]}
+ARTICLE = """# Come down to the harbour
+
+Have you ever stood on a quay before the sun is up? It smells of salt and rope, and of somebody \
+else's breakfast. Nothing seems to happen, and yet the whole town hangs on what happens here.
+
+## A harbour before dawn
+
+Listen first. A chain runs out, a gull complains, a diesel engine coughs twice and then settles. \
+The first boats are back already, low in the water, and the ice in their boxes has to last until \
+the lorries leave. Who sleeps late here eats yesterday's fish. By five the lamps of the auction \
+hall go on, and for one hour it is the loudest room in town.
+
+## What a harbour does
+
+Think of it as a lung. It breathes in what the town needs, grain and timber and the bananas on \
+your table, and it breathes out what the town makes. A single crane lifts more before lunch than \
+a street of houses weighs. Why does it look so slow, then? Because everything that hangs on a \
+cable has to be put down gently, and because the tide, not the clock, says when a ship may go.
+
+## The people who stay
+
+Ships leave; pilots, cooks and crane drivers do not. They know the sandbank that no chart shows, \
+and which captain pays in jokes. Ask one of them what has changed and you will hear about \
+containers, prices and the weather, in that order. Ask what has not changed and they will look \
+at the water for a while. So should you: go early, bring a coat, and stay until the first ship \
+turns its bow to the sea.
+"""
 VOCABULARY = ("the", "harbour", "bridge", "opened", "on", "Monday", "after", "four", "years")
 
 
@@ -66,8 +97,8 @@ Step = str | Mapping[str, Any] | float | threading.Event | Raw | Drop
 class Script:
     """What the server does, and what it saw; may be changed while it runs.
 
-    `steps` None: a summary or words. `refusals` are used up, one a request; `always` is not.
-    `refused_forms`: types of `response_format` that are answered with 400.
+    `steps` None: a summary, an outline, an article or words. `refusals` are used up, one a request;
+    `always` is not. `refused_forms`: types of `response_format` that are answered with 400.
     """
 
     steps: Sequence[Step] | None = None
@@ -93,6 +124,9 @@ class Script:
 
 
 Upstream = tuple[str, Script]
+
+
+_TOKEN = re.compile(r"\s+|[^\s\w]|\w+")
 
 
 class Dropped(Exception):
@@ -194,8 +228,13 @@ def _plan(script: Script, body: dict[str, Any]) -> tuple[Sequence[Step], str | N
     if script.steps is not None:
         return script.steps, script.finish_reason
     wanted = (body.get("response_format") or {}).get("json_schema", {}).get("schema")
-    if wanted is not None:
-        pieces = re.findall(r"\s+|[^\s\w]|\w+", json.dumps(_summary(wanted), indent=2))
+    asked = str(body["messages"][-1].get("content"))
+    if asked.startswith(OUTLINE_TASK) or "sections" in (wanted or {}).get("properties", {}):
+        pieces = re.findall(_TOKEN, json.dumps(OUTLINE))
+    elif wanted is not None:
+        pieces = re.findall(_TOKEN, json.dumps(_summary(wanted), indent=2))
+    elif asked.startswith(STYLE_TASK):
+        pieces = re.findall(r"\s*\S+", ARTICLE)
     else:
         chosen = (VOCABULARY[number % len(VOCABULARY)] for number in range(script.words))
         pieces = [word if number == 0 else f" {word}" for number, word in enumerate(chosen)]

@@ -8,12 +8,20 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from app.api.deps import ServicesDep
+from app.api.openapi import error_responses
+from app.schemas.answers import HealthAnswer, ReadyAnswer
 
 router = APIRouter(tags=["Health"])
 
 
 @router.head("/health", include_in_schema=False)
-@router.get("/health", summary="200 while the process can answer")
+@router.get(
+    "/health",
+    operation_id="health",
+    response_model=HealthAnswer,
+    response_model_exclude_unset=True,
+    summary="200 while the process can answer",
+)
 async def health(services: ServicesDep) -> dict[str, Any]:
     """The superset object of C9; `modelReady` says whether the weights are in memory."""
     info: dict[str, Any] = services.model_info()
@@ -32,7 +40,13 @@ async def health(services: ServicesDep) -> dict[str, Any]:
     }
 
 
-@router.get("/ready", summary="200 once the default engine can serve")
+@router.get(
+    "/ready",
+    operation_id="ready",
+    response_model=ReadyAnswer,
+    responses=error_responses(503, status_503="It cannot serve yet; see Retry-After"),
+    summary="200 once the default engine can serve",
+)
 async def ready(request: Request, services: ServicesDep) -> dict[str, Any]:
     """503 with the reason until then; a fallback engine may answer in the meantime."""
     problem = await services.engine.unavailable()

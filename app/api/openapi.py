@@ -1,140 +1,215 @@
-"""What `/docs` shows of streams."""
+"""The API's description: what every operation has in common, and what no route can say itself.
+
+What the single operations do is told by their own docstrings, and their requests by their examples.
+"""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
-STREAM_EXAMPLE = """id: 5f0c:0
-event: metadata
-data: {"type":"metadata","data":{"input_type":"url","style":"executive","engine":"local"}}
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
-id: 5f0c:1
-event: status
-data: {"stage":"writing"}
+from app.api.curl import curl, curl_of
+from app.api.examples import TEXT_STREAM
+from app.api.wire_examples import CHAT_ANSWER, CHAT_EVENTS, HEARTBEAT, Examples
+from app.schemas.answers import ErrorAnswer, OpenAIErrorAnswer
 
-id: 5f0c:2
-data: {"title":"Rate
+OPEN_PATHS = frozenset({"/health", "/ready"})
+METHODS = frozenset({"get", "post", "put", "patch", "delete"})
 
-id: 5f0c:3
-data:  cut surprises
+Responses = dict[int | str, dict[str, Any]]
 
-id: 5f0c:97
-event: result
-data: {"summary":{"title":"Rate cut surprises"},"usage":{"total_tokens":2310}}
+DESCRIPTION = f"""Turns a URL or a text into a structured summary while you watch.
 
+**Streams** are Server-Sent Events:
+
+* Every event has an id, `<session>:<index>`. The header `X-Session-ID` names the session.
+* A stream ends with exactly one terminal event, and the body closes right after it. A failure after
+  the first byte is that event; a failure before it is a status.
+* Silence is broken by a comment, `{HEARTBEAT.strip()}`, at least every 15 seconds.
+* A stream that was cut off goes on where it was: send the last id as `Last-Event-ID` to the same
+  path, or ask `GET /api/sessions/{{session_id}}/events`. Nothing is generated twice.
+* `POST /v1/cancel/{{session_id}}` stops one.
+
+At `/docs`, **Try it out** and **Execute** show the events as they come, in a panel with a Stop
+button. In a terminal, `curl -N` does:
+
+    {curl("post", "/api/v4/scrape-and-summarize/stream", TEXT_STREAM["text"]["value"])}
+
+**Keys.** A server with `API_KEYS` wants one, as `Authorization: Bearer <key>` or `X-API-Key: <key>`
+(at `/docs`, the button *Authorize*); any other server takes every request. Health and
+documentation are open.
 """
 
-PATCHES_EXAMPLE = """id: 5f0c:0
-data: {"type":"metadata","data":{"input_type":"url","style":"executive","engine":"local"}}
-
-id: 5f0c:1
-data: {"delta":{"op":"set","field":"title","value":"Rate cut surprises"},"state":{"title":"Rate \
-cut surprises","main_summary":null,"key_points":[],"category":null,"sentiment":null,\
-"read_time_min":null},"done":false,"tokens_used":12}
-
-id: 5f0c:2
-data: {"delta":{"op":"done"},"state":{"title":"Rate cut surprises"},"done":true,"tokens_used":97,\
-"latency_ms":8000.78}
-
-"""
-
-PROSE_EXAMPLE = """id: 5f0c:0
-data: {"content":"The central bank","done":false,"tokens_used":3}
-
-id: 5f0c:1
-data: {"content":"","done":true,"tokens_used":58,"latency_ms":4210.5}
-
-"""
-
-CHAT_EXAMPLE = """id: 5f0c:0
-data: {"id":"chatcmpl-1f","object":"chat.completion.chunk","created":1764000000,"model":"phi",\
-"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}
-
-id: 5f0c:1
-data: {"id":"chatcmpl-1f","object":"chat.completion.chunk","created":1764000000,"model":"phi",\
-"choices":[{"index":0,"delta":{"content":"Halo"},"finish_reason":null}]}
-
-id: 5f0c:2
-data: {"id":"chatcmpl-1f","object":"chat.completion.chunk","created":1764000000,"model":"phi",\
-"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}
-
-data: [DONE]
-
-"""
-
-_CHAT_ANSWER = {
-    "id": "chatcmpl-1f",
-    "object": "chat.completion",
-    "created": 1764000000,
-    "model": "microsoft/Phi-3-mini-4k-instruct",
-    "choices": [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": "Halo"},
-            "finish_reason": "stop",
-        }
-    ],
-    "usage": {"prompt_tokens": 12, "completion_tokens": 2, "total_tokens": 14},
+TAGS = [
+    {
+        "name": "V4 Structured Summarizer",
+        "description": "Summaries with a title, key points, a category and a tone, streamed as "
+        "JSON text or field by field.",
+    },
+    {"name": "V3 Prose Summarizer", "description": "Summaries as plain prose."},
+    {
+        "name": "OpenAI-compatible chat",
+        "description": "What any client of OpenAI's chat completions can use as it is.",
+    },
+    {
+        "name": "Sessions",
+        "description": "Every stream is a session: read it again, follow it, cancel it.",
+    },
+    {"name": "Article jobs", "description": "Articles written in steps, with their progress."},
+    {"name": "Health", "description": "Is the process alive, and can it serve?"},
+]
+SERVERS = [{"url": ".", "description": "The server that this description comes from"}]
+SECURITY_SCHEMES = {
+    "BearerKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "One of the server's `API_KEYS`; not needed where there are none",
+    },
+    "HeaderKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same key in a header of its own",
+    },
 }
 
 _ERRORS = {
-    400: "The page cannot be fetched, or holds no article",
-    401: "An API key is needed",
-    404: "There is no such session to resume",
-    410: "The events to resume from are no longer kept",
-    422: "The request is not valid; `detail` names the field",
-    429: "The server is full, or the caller came too often; see Retry-After",
-    503: "No engine can serve now; see Retry-After",
+    400: "`scrape_failed`, `blocked_url`, `http_error` and others: the page cannot be fetched; "
+    "`no_article`: it holds none",
+    401: "`unauthorized`: an API key is needed",
+    404: "`unknown_session`: there is no such session to resume",
+    409: "`session_busy`: the session id is running something else",
+    410: "`events_gone`: the events to resume from are no longer kept",
+    413: "`body_too_large`",
+    422: "`validation_error`, `invalid_input`, `invalid_text`, `invalid_url`: `detail` names the "
+    "field",
+    429: "`overloaded`: the server is full; `rate_limited`: the caller came too often; see "
+    "Retry-After",
+    503: "`model_unavailable`, `model_downloading`: no engine can serve now; see Retry-After",
+}
+_CHAT_ERRORS = {
+    **{status: text for status, text in _ERRORS.items() if status != 422},
+    400: "`validation_error`, `invalid_input`, `unsupported_parameter`, `context_length_exceeded` "
+    "and others: `param` names the field",
 }
 
 
-def sse_responses(example: str) -> dict[int | str, dict[str, Any]]:
-    """Return the responses of a streaming endpoint."""
-    error = {
-        "schema": {
-            "type": "object",
-            "properties": {
-                "detail": {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]},
-                "code": {"type": "string"},
-                "request_id": {"type": "string"},
-            },
+def operation_id(route: APIRoute) -> str:
+    """Name an operation as its function, where it does not name itself."""
+    return route.name
+
+
+def error_responses(*statuses: int, **texts: str) -> Responses:
+    """Return the described errors of a path that is not under `/v1`.
+
+    `texts`: other words for a status, as in `status_503="…"`.
+    """
+    return {
+        status: {
+            "model": ErrorAnswer,
+            "description": texts.get(f"status_{status}", _ERRORS[status]),
         }
+        for status in statuses
     }
-    responses: dict[int | str, dict[str, Any]] = {
-        status: {"description": text, "content": {"application/json": error}}
-        for status, text in _ERRORS.items()
-    }
-    responses[200] = {
-        "description": "Server-Sent Events, exactly one of them terminal. Read it with `curl -N`.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": example}},
-    }
-    return responses
 
 
-def chat_responses(example: str) -> dict[int | str, dict[str, Any]]:
+def openai_error_responses(*statuses: int, **texts: str) -> Responses:
+    """Return the described errors of a path under `/v1`, likewise."""
+    return {
+        status: {
+            "model": OpenAIErrorAnswer,
+            "description": texts.get(f"status_{status}", _CHAT_ERRORS[status]),
+        }
+        for status in statuses
+    }
+
+
+def sse_responses(events: Examples | str, *statuses: int) -> Responses:
+    """Return the responses of a streaming endpoint.
+
+    `events`: what comes on the wire, one text or named ones. `statuses`: those of its errors, all
+    that a summary may have when none are given.
+    """
+    answer = _stream("", {"text/event-stream": _sse(events)})
+    return {**error_responses(*(statuses or _ERRORS)), 200: answer}
+
+
+def chat_responses() -> Responses:
     """Return the responses of the chat endpoint, which streams or answers at once."""
-    error = {
-        "schema": {"type": "object"},
-        "example": {
-            "error": {
-                "message": "messages: send at least one message",
-                "type": "invalid_request_error",
-                "param": "messages",
-                "code": "invalid_input",
+    content = {
+        "application/json": {"schema": {"type": "object"}, "example": CHAT_ANSWER},
+        "text/event-stream": _sse(CHAT_EVENTS),
+    }
+    answer = _stream("A chat completion; with `stream`, up to `[DONE]`: ", content)
+    return {**openai_error_responses(*_CHAT_ERRORS), 200: answer}
+
+
+def install_description(app: FastAPI, first_model: Callable[[], str]) -> None:
+    """Complete what FastAPI knows of the routes. `first_model`: one that `/v1/models` lists."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        # A copy each time: which model comes first may become known later.
+        return _complete(copy.deepcopy(plain()), first_model())
+
+    app.openapi = described  # type: ignore[method-assign]
+
+
+def _stream(before: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "description": f"{before}Server-Sent Events, exactly one of them terminal, with a comment "
+        f"(`{HEARTBEAT.strip()}`) where there is silence. Read it with `curl -N`.",
+        "headers": {
+            "X-Session-ID": {
+                "description": "The session: resume it, replay it or cancel it by this id",
+                "schema": {"type": "string"},
             }
         },
+        "content": content,
     }
-    texts = {**_ERRORS, 400: "The request is not valid; `param` names the field"}
-    del texts[422]
-    responses: dict[int | str, dict[str, Any]] = {
-        status: {"description": text, "content": {"application/json": error}}
-        for status, text in texts.items()
-    }
-    responses[200] = {
-        "description": "A chat completion; with `stream`, Server-Sent Events up to `[DONE]`.",
-        "content": {
-            "application/json": {"schema": {"type": "object"}, "example": _CHAT_ANSWER},
-            "text/event-stream": {"schema": {"type": "string"}, "example": example},
-        },
-    }
-    return responses
+
+
+def _sse(events: Examples | str) -> dict[str, Any]:
+    name = "example" if isinstance(events, str) else "examples"
+    return {"schema": {"type": "string"}, name: events}
+
+
+def _complete(schema: dict[str, Any], first_model: str) -> dict[str, Any]:
+    schema.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
+    # Any of them, or none: only the settings know whether keys are asked for.
+    schema["security"] = [{}, *({name: []} for name in SECURITY_SCHEMES)]
+    used: set[str] = set()
+    for path, item in schema["paths"].items():
+        for method, operation in item.items():
+            if method not in METHODS:
+                continue
+            if path in OPEN_PATHS:
+                operation["security"] = []
+            _correct_invalid(path, operation["responses"])
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "model_id":
+                    parameter["example"] = first_model
+            used.update(operation.get("tags", ()))
+            told = operation.get("description", "")
+            if "curl " not in told:
+                operation["description"] = f"{told}\n\n    {curl_of(path, method, operation)}"
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+    # What the settings switch off leaves no heading behind.
+    schema["tags"] = [tag for tag in TAGS if tag["name"] in used]
+    return schema
+
+
+def _correct_invalid(path: str, responses: dict[str, Any]) -> None:
+    """Put this server's form of an invalid request where FastAPI has put its own."""
+    if path.startswith("/v1/"):
+        # There, it is a 400.
+        responses.pop("422", None)
+    elif responses.get("422", {}).get("description") == "Validation Error":
+        schema = {"$ref": "#/components/schemas/ErrorAnswer"}
+        content = {"application/json": {"schema": schema}}
+        responses["422"] = {"description": _ERRORS[422], "content": content}

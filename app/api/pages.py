@@ -1,21 +1,57 @@
-"""Pages for people: the index, and API documentation that needs no other host."""
+"""The web page: one document for all its views, and the files that it loads.
+
+What the page does is not known here; it talks to the same endpoints as every other client.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import fastapi_offline
-import yaml
 from fastapi import APIRouter, FastAPI
-from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
-ASSETS_URL = "/assets/docs"
-INDEX = Path(__file__).parent.parent / "web" / "index.html"
+WEB = Path(__file__).parent.parent / "web"
+ASSETS_URL = "/assets/web"
+# A Hugging Face Space shows the page in a frame.
+FRAMES = "'self' https://huggingface.co https://*.hf.space"
+HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' data: blob:",
+            "connect-src 'self'",
+            "manifest-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            f"frame-ancestors {FRAMES}",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        )
+    ),
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "Vary": "Accept",
+    "X-Content-Type-Options": "nosniff",
+}
 
 router = APIRouter(include_in_schema=False)
+
+
+class Assets(StaticFiles):
+    """Files that a browser asks for again each time, and gets only when they have changed."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
 
 
 def wants_html(accept: str) -> bool:
@@ -27,46 +63,19 @@ def wants_html(accept: str) -> bool:
 def index(request: Request) -> Response:
     """The page for a browser, a JSON index for a program."""
     if wants_html(request.headers.get("accept", "")):
-        return HTMLResponse(INDEX.read_text(encoding="utf-8"), headers={"Vary": "Accept"})
+        return page()
     paths = sorted(request.app.openapi()["paths"])
     content = {"service": "precis", "docs": "/docs", "health": "/health", "paths": paths}
     return JSONResponse(content, headers={"Vary": "Accept"})
 
 
-@router.get("/docs")
-def docs(request: Request) -> HTMLResponse:
-    """Swagger UI; its script and style come from a package, through this server."""
-    root = request.scope.get("root_path", "")
-    return get_swagger_ui_html(
-        openapi_url=f"{root}/openapi.json",
-        title="Precis: API",
-        swagger_js_url=f"{root}{ASSETS_URL}/swagger-ui-bundle.js",
-        swagger_css_url=f"{root}{ASSETS_URL}/swagger-ui.css",
-        swagger_favicon_url=f"{root}{ASSETS_URL}/favicon.png",
-    )
-
-
-@router.get("/redoc")
-def redoc(request: Request) -> HTMLResponse:
-    """ReDoc, likewise."""
-    root = request.scope.get("root_path", "")
-    return get_redoc_html(
-        openapi_url=f"{root}/openapi.json",
-        title="Precis: API",
-        redoc_js_url=f"{root}{ASSETS_URL}/redoc.standalone.js",
-        redoc_favicon_url=f"{root}{ASSETS_URL}/favicon.png",
-        with_google_fonts=False,
-    )
-
-
-@router.get("/openapi.yaml")
-def openapi_yaml(request: Request) -> Response:
-    """The API's description as YAML."""
-    text = yaml.safe_dump(request.app.openapi(), sort_keys=False, allow_unicode=True)
-    return Response(text, media_type="application/yaml")
+@router.get("/chat")
+@router.get("/write")
+def page() -> Response:
+    """The page; its own script shows the view that the address names."""
+    return FileResponse(WEB / "index.html", media_type="text/html", headers=HEADERS)
 
 
 def mount_assets(app: FastAPI) -> None:
-    """Serve the scripts and styles of the documentation pages."""
-    folder = Path(fastapi_offline.__file__).parent / "static"
-    app.mount(ASSETS_URL, StaticFiles(directory=folder), name="docs-assets")
+    """Serve the page's scripts, styles and pictures, compressed."""
+    app.mount(ASSETS_URL, GZipMiddleware(Assets(directory=WEB / "page")), name="page-assets")

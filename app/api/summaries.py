@@ -38,6 +38,7 @@ class SummaryAsk:
     temperature: float = 0.2
     top_p: float = 1.0
     include_metadata: bool = True
+    include_status: bool = False
     use_cache: bool = True
     session_id: str | None = None
     started_s: float = field(default_factory=time.perf_counter)

@@ -17,7 +17,18 @@ from starlette.types import Scope
 from app.core.errors import Overloaded, Unauthorized
 
 OPEN_PATHS = frozenset(
-    {"/", "/health", "/ready", "/docs", "/redoc", "/openapi.json", "/openapi.yaml", "/favicon.ico"}
+    {
+        "/",
+        "/chat",
+        "/write",
+        "/health",
+        "/ready",
+        "/docs",
+        "/redoc",
+        "/openapi.json",
+        "/openapi.yaml",
+        "/favicon.ico",
+    }
 )
 OPEN_PREFIXES = ("/assets/",)
 

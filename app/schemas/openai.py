@@ -204,11 +204,13 @@ class ChatRequest(BaseModel):
         extra="allow",
         json_schema_extra={
             "required": ["messages"],
-            "example": {
-                "messages": [{"role": "user", "content": "Say hello in Indonesian."}],
-                "max_tokens": 32,
-                "stream": True,
-            },
+            "examples": [
+                {
+                    "messages": [{"role": "user", "content": "Say hello in Indonesian."}],
+                    "max_tokens": 32,
+                    "stream": True,
+                }
+            ],
         },
     )
 

@@ -6,15 +6,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.summary_v4 import SESSION_ID_PATTERN
+from app.schemas.summary_v4 import EXAMPLE_TEXT, SESSION_ID_PATTERN
 
 
 class ProseBody(BaseModel):
     """A page or a text, and how to write about it. A `url` that is none is taken as text."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"url": "https://example.com/news/article"}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": EXAMPLE_TEXT}]})
 
     url: str | None = None
     text: str | None = None

@@ -8,6 +8,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 SESSION_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+EXAMPLE_TEXT = (
+    "The central bank cut its main interest rate by half a point on Tuesday, the first cut in four "
+    "years. Inflation fell to 2.1 percent in May, close to the target of 2 percent. Shares rose "
+    "and the currency lost 1.4 percent within an hour. The governor said that growth is too weak "
+    "and that more cuts may follow this year. Exporters welcomed the decision, while savers will "
+    "earn less on their deposits from July."
+)
 
 
 class Sentiment(StrEnum):
@@ -45,9 +52,7 @@ class SummaryBody(BaseModel):
     """What V4 accepts as JSON; `url` and `style` may come as query parameters instead (C3)."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"url": "https://example.com/news/article", "style": "executive"}]
-        }
+        json_schema_extra={"examples": [{"text": EXAMPLE_TEXT, "style": "executive"}]}
     )
 
     url: Annotated[str | None, Field(description="http or https address of an article")] = None
@@ -60,4 +65,7 @@ class SummaryBody(BaseModel):
     max_tokens: Annotated[int | None, Field(ge=128, le=2048)] = None
     include_metadata: bool | None = True
     use_cache: bool | None = True
+    include_status: Annotated[
+        bool | None, Field(description="`/stream-ndjson` also tells what happens before the words")
+    ] = False
     session_id: Annotated[str | None, Field(pattern=SESSION_ID_PATTERN)] = None

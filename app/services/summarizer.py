@@ -27,7 +27,7 @@ from app.engine.sentences import read_time_min
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.prompts import prose_prompt, summary_prompt
 from app.services.sources import Source
-from app.stream.event import Draft
+from app.stream.event import Draft, Event
 from app.stream.memory import MemoryLog
 from app.stream.sessions import Sessions
 
@@ -225,7 +225,7 @@ def _finish(
     return data
 
 
-def _failure(error: AppError) -> Draft:
+def _failure(error: AppError, last: Event | None) -> Draft:
     data = {"message": error.message, "code": error.code, "status": error.status}
     return Draft("error", data | {"retry_after_s": error.retry_after_s}, terminal=True)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 
 import structlog
@@ -24,7 +24,9 @@ from app.core.errors import (
     UnknownSession,
 )
 from app.stream.event import Draft, Event
+from app.stream.history import event_at, events_so_far, last_event
 from app.stream.log import EventLog, Header
+from app.stream.repeat import again_and_again
 from app.stream.session import Ending, Session
 
 log = structlog.get_logger(__name__)
@@ -43,6 +45,10 @@ PAUSE_PER_FOLLOWER_S = 0.00015
 MAX_PAUSE_S = 0.1
 MIN_PAUSE_S = 0.002
 
+# How a kind of session tells an error: as a terminal event that may depend on what was told last,
+# which is None where nothing was, or where it cannot be known.
+KindEnding = Callable[[AppError, Event | None], Draft]
+
 
 class Place:
     """A reserved place among the sessions that may be active."""
@@ -59,7 +65,7 @@ class Sessions:
         self,
         event_log: EventLog,
         *,
-        endings: Mapping[str, Callable[[AppError], Draft]],
+        endings: Mapping[str, KindEnding],
         ttl_s: float = 600.0,
         timeout_s: float | None = None,
         max_active: int | None = None,
@@ -162,7 +168,7 @@ class Sessions:
         session = Session(
             header,
             self._log,
-            ending or (lambda error: [self.ending(header, error)]),
+            ending or (lambda error: [self.ending(header, error, None)]),
             linger_s=linger_s,
             timeout_s=self._timeout_s,
         )
@@ -238,16 +244,45 @@ class Sessions:
             self._followers -= 1
             self._leave(run, session)
 
+    async def so_far(self, header: Header) -> list[Event]:
+        """Return every event that there is, without waiting for one.
+
+        Whoever asks counts as a follower for that moment, so that polling keeps a session alive.
+
+        Raises:
+            EventsGone: the first events are no longer kept.
+            UnknownSession, LogUnavailable: as `follow` does.
+        """
+        session = self._by_run.get(header.run)
+        first = self._arrive(header.run, session)
+        try:
+            if first:
+                await self._attend(header.run, ATTENDED_S)
+            return await events_so_far(self._log, header.run)
+        except (UnknownSession, LogUnavailable):
+            if session is not None and session.lost is not None:
+                raise session.lost from None
+            raise
+        finally:
+            self._leave(header.run, session)
+
+    async def at(self, header: Header, index: int) -> Event | None:
+        """Return the event of an index, None where it is not kept or cannot be read."""
+        return await event_at(self._log, header.run, index)
+
     async def _pause(self) -> None:
         """Let events gather where many follow."""
         pause_s = min(MAX_PAUSE_S, self._followers * PAUSE_PER_FOLLOWER_S)
         if pause_s > MIN_PAUSE_S:
             await asyncio.sleep(pause_s)
 
-    def ending(self, header: Header, error: AppError) -> Draft:
-        """Return an error as the terminal event of that session's wire form."""
+    def ending(self, header: Header, error: AppError, last: Event | None) -> Draft:
+        """Return an error as the terminal event of that session's wire form.
+
+        `last`: the event that the error follows, if it is known.
+        """
         try:
-            return self._endings[header.kind](error)
+            return self._endings[header.kind](error, last)
         except Exception:
             log.exception("ending_failed", kind=header.kind)
             return Draft("error", {"error": error.message, "code": error.code}, terminal=True)
@@ -270,7 +305,8 @@ class Sessions:
             error = Interrupted("the server that wrote this stopped before it was done; ask again")
             log.info("session_interrupted", session_id=header.session_id, kind=header.kind)
             with suppress(UnknownSession):
-                await self._log.append(header.run, [self.ending(header, error)])
+                last = await last_event(self._log, header.run)
+                await self._log.append(header.run, [self.ending(header, error, last)])
         for run, ending in list(self._untold.items()):
             with suppress(UnknownSession):
                 await self._log.append(run, ending)
@@ -279,8 +315,8 @@ class Sessions:
     async def tend(self) -> None:
         """Do what is to be done beside the requests, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(_again_and_again(self._beat, BEAT_S))
-            group.create_task(_again_and_again(self._hear, 0.0))
+            group.create_task(again_and_again(self._beat, BEAT_S, away_s=BEAT_S))
+            group.create_task(again_and_again(self._hear, 0.0, away_s=BEAT_S))
 
     async def end_all(self, timeout_s: float = 10.0) -> None:
         """End every session with `interrupted`, take no new one, and wait for their tasks."""
@@ -353,22 +389,3 @@ def _same(header: Header, fingerprint: str) -> Header:
             "another session_id"
         )
     return header
-
-
-async def _again_and_again(step: Callable[[], Awaitable[None]], pause_s: float) -> None:
-    """Repeat a step for ever; a log that is away is reported once, and asked again soon."""
-    away = False
-    while True:
-        try:
-            await step()
-            if away:
-                log.info("event_log_is_back")
-            away = False
-        except LogUnavailable:
-            if not away:
-                log.warning("event_log_is_away")
-            away = True
-        except Exception:
-            log.exception("tending_failed")
-            away = True
-        await asyncio.sleep(BEAT_S if away else pause_s)

@@ -80,25 +80,19 @@ async def _chunks(
     sessions: Sessions, header: Header, after: int, closing: Closing | None
 ) -> AsyncGenerator[bytes, None]:
     """Yield all frames that are ready at a time as one piece of the body."""
-    last: Event | None = None
+    # What the client has already decides how its stream closes, and what an error may say.
+    last = await sessions.at(header, after) if after >= 0 else None
     try:
         async with aclosing(sessions.pages(header, after)) as pages:
             async for events in pages:
                 last = events[-1]
                 yield b"".join(_frame_once(header, event) for event in events)
-        if closing is None:
-            return
-        if last is None and after >= 0:
-            # The client has the terminal event already; what closes the stream depends on it.
-            async with aclosing(sessions.pages(header, after - 1)) as pages:
-                async for events in pages:
-                    last = events[-1]
-        if last is not None and (draft := closing(last)) is not None:
+        if closing is not None and last is not None and (draft := closing(last)) is not None:
             yield frame(draft, None)
     except AppError as error:
         # Only this reader is lost (it fell behind the ring, say): the event is not in the log, so
         # it has no id, and the last id that the client has stays its cursor.
-        yield frame(sessions.ending(header, error), None)
+        yield frame(sessions.ending(header, error, last), None)
 
 
 def _frame_once(header: Header, event: Event) -> bytes:

@@ -12,7 +12,15 @@ import pytest
 
 from app.core.errors import GenerationFailed
 from app.engine.base import Status
-from tests.engines import ARTICLE, SUMMARY, SUMMARY_TEXT, Gate, ScriptedEngine, slow_script
+from tests.engines import (
+    ARTICLE,
+    SUMMARY,
+    SUMMARY_TEXT,
+    Gate,
+    ScriptedEngine,
+    pieces_of,
+    slow_script,
+)
 from tests.servers import NDJSON, PROSE, STREAM, Frame, Running, frames, serving, text_of, until
 
 BODY = {"text": ARTICLE, "use_cache": False}
@@ -279,3 +287,15 @@ def test_headers_of_every_stream(server: Running) -> None:
         assert response.headers["x-accel-buffering"] == "no"
         assert response.headers["x-request-id"]
         assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", response.headers["x-session-id"])
+
+
+def test_status_comes_only_to_who_asks_for_it() -> None:
+    """Contract 1: the unmodified client sees metadata, patches and done, and nothing else."""
+    script = [Status("queued", position=2), Status("writing"), *pieces_of(SUMMARY_TEXT)]
+    with serving(ScriptedEngine(script)) as running:
+        plain = ndjson(running)
+        told = ndjson(running, include_status=True)
+    assert [frame for frame in plain if frame.json.get("type") == "status"] == []
+    stages = [frame.json["data"] for frame in told if frame.json.get("type") == "status"]
+    assert stages == [{"stage": "queued", "position": 2}, {"stage": "writing"}]
+    assert not any(frame.event for frame in told)

@@ -19,7 +19,7 @@ END = Draft("result", "", terminal=True)
 Generator = Callable[[], AsyncGenerator[Draft, None]]
 
 
-def failure(error: AppError) -> Draft:
+def failure(error: AppError, last: Event | None = None) -> Draft:
     return Draft("error", {"code": error.code}, terminal=True)
 
 
@@ -292,7 +292,7 @@ async def test_a_time_out_of_somebody_else_is_a_defect_not_a_late_answer(
 async def test_an_ending_that_fails_still_ends_the_stream() -> None:
     """Rule 2."""
 
-    def broken(error: AppError) -> Draft:
+    def broken(error: AppError, last: Event | None = None) -> Draft:
         raise KeyError(error.code)
 
     sessions = Sessions(MemoryLog(), endings={"k": broken})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
 from app.core.errors import AppError
 from app.stream import sse
 from app.stream.event import Draft, Event
+from app.stream.log import Header, open_log
 from app.stream.memory import MemoryLog
 from app.stream.sessions import Sessions
 from app.stream.sse import compact_json, frame, stream_response
@@ -40,7 +43,7 @@ def test_a_lone_surrogate_does_not_break_the_encoding() -> None:
 async def test_a_reader_that_fell_behind_is_told_so() -> None:
     """Rule 8: the producer did not wait for it; it gets one terminal event, without an id."""
 
-    def ending(error: AppError) -> Draft:
+    def ending(error: AppError, last: Event | None = None) -> Draft:
         return Draft("error", {"code": error.code}, terminal=True)
 
     sessions = Sessions(MemoryLog(kept_events=5), endings={"k": ending})
@@ -55,6 +58,64 @@ async def test_a_reader_that_fell_behind_is_told_so() -> None:
     sent = [part async for part in body]  # type: ignore[union-attr]
     assert sent[-1] == b'event: error\ndata: {"code":"events_gone"}\n\n'
     assert sum(b"event: error" in part or b"event: result" in part for part in sent) == 1
+    await sessions.aclose()
+
+
+@pytest.mark.parametrize("after", [-1, 1, 3])
+async def test_a_lost_reader_hears_an_error_that_knows_what_it_has(after: int) -> None:
+    """Contract 4: the error of a job tells the last progress, to who resumed too."""
+
+    def ending(error: AppError, last: Event | None) -> Draft:
+        return Draft("error", {"after": last.index if last else None}, terminal=True)
+
+    sessions = Sessions(MemoryLog(kept_events=5), endings={"k": ending})
+    begun, read = asyncio.Event(), asyncio.Event()
+
+    async def many():  # type: ignore[no-untyped-def]
+        for number in range(4):
+            yield Draft("", str(number))
+        begun.set()
+        await read.wait()
+        # The memory log never suspends, so no reader comes between these.
+        for number in range(1000):
+            yield Draft("", str(number))
+        yield Draft("result", {}, terminal=True)
+
+    async with asyncio.timeout(10):
+        header = await sessions.start("k", many)
+        await begun.wait()
+        body = stream_response(sessions, header, after).body_iterator
+        sent = b""
+        while after < 3 and b"data: 3\n" not in sent:
+            sent += await anext(body)  # type: ignore[arg-type,operator]
+        rest = asyncio.create_task(anext(body))  # type: ignore[arg-type]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not rest.done()
+        read.set()
+        assert await rest == b'event: error\ndata: {"after":3}\n\n'
+        assert [part async for part in body] == []  # type: ignore[union-attr]
+    await sessions.aclose()
+
+
+async def test_an_interrupted_run_is_ended_by_what_it_told_last(tmp_path: Path) -> None:
+    """Contract 4: after a crash the progress stays."""
+    url = f"sqlite:{tmp_path / 'sessions.db'}"
+    theirs = open_log(url)
+    await theirs.open(Header("r1", "mine", "k", "", ""))
+    await theirs.append("r1", [Draft("", str(number)) for number in range(600)])
+    await theirs.aclose()
+
+    def ending(error: AppError, last: Event | None) -> Draft:
+        return Draft("error", {"after": last.index if last else None}, terminal=True)
+
+    sessions = Sessions(open_log(url), endings={"k": ending})
+    await sessions.recover()
+    header = await sessions.find("", "mine")
+    assert header is not None
+    so_far = await sessions.so_far(header)
+    assert [event.index for event in so_far] == list(range(601))
+    assert so_far[-1].data == {"after": 599}
     await sessions.aclose()
 
 

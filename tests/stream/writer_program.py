@@ -16,7 +16,7 @@ from contextlib import aclosing
 import structlog
 
 from app.core.errors import AppError
-from app.stream.event import Draft
+from app.stream.event import Draft, Event
 from app.stream.log import open_log
 from app.stream.sessions import Sessions
 
@@ -43,7 +43,7 @@ def exact(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def failure(error: AppError) -> Draft:
+def failure(error: AppError, last: Event | None = None) -> Draft:
     return Draft("error", {"code": error.code}, terminal=True)
 
 

@@ -6,33 +6,49 @@ import asyncio
 import hashlib
 from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app.api.deps import Services, ServicesDep, first_event, owner_of_request, respond, resume
+from app.api.examples import CHAT as CHAT_REQUESTS
+from app.api.examples import body_examples
 from app.api.openai.fold import Fold, error_of
 from app.api.openai.wire import CHAT, ChatAnswer
-from app.api.openapi import CHAT_EXAMPLE, chat_responses
+from app.api.openapi import chat_responses, openai_error_responses
 from app.core.errors import AppError, Cancelled, InvalidInput
+from app.schemas.answers import ModelAnswer, ModelListAnswer
 from app.schemas.openai import ChatRequest
 from app.stream.log import Header
 
 Result = TypeVar("Result")
+ModelId = Annotated[str, Path(description="One of those that `/v1/models` lists")]
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible chat"])
 
 
-@router.get("/models", summary="The models that can answer")
+@router.get(
+    "/models",
+    operation_id="list_models",
+    response_model=ModelListAnswer,
+    responses=openai_error_responses(401, 429),
+    summary="The models that can answer",
+)
 async def models(services: ServicesDep) -> dict[str, Any]:
     """The first one answers a request without images; none of them is loaded by asking."""
     return {"object": "list", "data": [_model(services, name) for name in services.chat.models()]}
 
 
-@router.get("/models/{model_id:path}", summary="One model")
-async def model(services: ServicesDep, model_id: str) -> dict[str, Any]:
+@router.get(
+    "/models/{model_id:path}",
+    operation_id="get_model",
+    response_model=ModelAnswer,
+    responses=openai_error_responses(401, 404, 429, status_404="`model_not_found`"),
+    summary="One model",
+)
+async def model(services: ServicesDep, model_id: ModelId) -> dict[str, Any]:
     """404 `model_not_found` for a model that is not among those of the list."""
     if model_id not in services.chat.models():
         raise AppError(
@@ -46,7 +62,9 @@ async def model(services: ServicesDep, model_id: str) -> dict[str, Any]:
 
 @router.post(
     "/chat/completions",
-    responses=chat_responses(CHAT_EXAMPLE),
+    operation_id="create_chat_completion",
+    responses=chat_responses(),
+    openapi_extra=body_examples(CHAT_REQUESTS),
     response_class=Response,
     summary="Chat, streamed or not",
 )

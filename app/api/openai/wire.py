@@ -161,7 +161,7 @@ class ChatAnswer:
         return self.common
 
 
-def chat_failure(error: AppError) -> Draft:
+def chat_failure(error: AppError, last: Event | None = None) -> Draft:
     """The terminal event of a chat that failed; the official clients raise on it."""
     data = openai_error(error.message, status=error.status, code=error.code, param=error.param)
     return Draft("", data, terminal=True)

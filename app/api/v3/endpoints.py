@@ -7,9 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.deps import ServicesDep, respond, resume
-from app.api.openapi import PROSE_EXAMPLE, sse_responses
+from app.api.examples import PROSE_STREAM, body_examples
+from app.api.openapi import sse_responses
 from app.api.summaries import SummaryAsk, open_summary
 from app.api.v3.wire import PROSE, prose_events
+from app.api.wire_examples import PROSE_EVENTS
 from app.schemas.summary_v3 import ProseBody
 from app.services.article_scraper import article_scraper_service
 from app.services.prompts import DEFAULT_PROSE_PROMPT
@@ -24,7 +26,9 @@ TOP_P = 0.9
 
 @router.post(
     "/scrape-and-summarize/stream",
-    responses=sse_responses(PROSE_EXAMPLE),
+    operation_id="stream_prose_summary",
+    responses=sse_responses(PROSE_EVENTS),
+    openapi_extra=body_examples(PROSE_STREAM),
     response_class=Response,
     summary="Stream a plain prose summary",
 )

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from app.api.summaries import SummaryAsk, metadata
 from app.core.errors import AppError
 from app.services.sources import Source
-from app.stream.event import Draft
+from app.stream.event import Draft, Event
 
 # The name of this wire form among the kinds of sessions.
 PROSE = "v3"
@@ -42,7 +42,7 @@ async def prose_events(ask: SummaryAsk, source: Source, drafts: Drafts) -> Draft
                 yield Draft("", last | {"latency_ms": ask.elapsed_ms()}, terminal=True)
 
 
-def prose_failure(error: AppError) -> Draft:
+def prose_failure(error: AppError, last: Event | None = None) -> Draft:
     """The terminal event of a V3 stream that failed."""
     data = {"content": "", "done": True, "tokens_used": 0, "error": error.message}
     return Draft("", data, terminal=True)

@@ -9,9 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.deps import ServicesDep, respond, resume
-from app.api.openapi import PATCHES_EXAMPLE, STREAM_EXAMPLE, sse_responses
+from app.api.examples import PATCH_STREAM, TEXT_STREAM, body_examples
+from app.api.openapi import sse_responses
 from app.api.summaries import SummaryAsk, open_summary, page_was_read
 from app.api.v4.wire import PATCHES, TEXT, patch_events, text_events
+from app.api.wire_examples import PATCH_EVENTS, TEXT_EVENTS
 from app.schemas.summary_v4 import SummaryBody
 from app.services.article_scraper import article_scraper_service
 from app.services.model_loader_v4 import ModelServiceV4
@@ -40,6 +42,7 @@ def _ask(body: SummaryBody | None, url: str | None, style: str | None) -> Summar
         max_tokens=body.max_tokens or MAX_TOKENS,
         style=known_style(body.style if body.style is not None else style),
         include_metadata=body.include_metadata is not False,
+        include_status=body.include_status is True,
         use_cache=body.use_cache is not False,
         session_id=body.session_id,
     )
@@ -47,7 +50,9 @@ def _ask(body: SummaryBody | None, url: str | None, style: str | None) -> Summar
 
 @router.post(
     "/scrape-and-summarize/stream",
-    responses=sse_responses(STREAM_EXAMPLE),
+    operation_id="stream_summary_text",
+    responses=sse_responses(TEXT_EVENTS),
+    openapi_extra=body_examples(TEXT_STREAM),
     response_class=Response,
     summary="Stream a structured summary as its own JSON text",
 )
@@ -58,7 +63,13 @@ async def stream(
     url: Url = None,
     style: Style = None,
 ) -> Response:
-    """Joining the data of every unnamed event gives the JSON document; named events are extra."""
+    """Joining the data of every unnamed event gives the JSON document; named events are extra.
+
+    `metadata` comes first and tells the input and the model; `status` tells the stage (`queued`
+    with the position, `scraping`, `loading` with the progress, `reading`, `writing`); `result`, the
+    last one, has the whole summary, its usage and its timings; `error` comes in its place where the
+    stream fails.
+    """
     resumed = await resume(request, services, TEXT, body.session_id if body else None)
     if resumed is not None:
         return resumed
@@ -70,7 +81,9 @@ async def stream(
 
 @router.post(
     "/scrape-and-summarize/stream-ndjson",
-    responses=sse_responses(PATCHES_EXAMPLE),
+    operation_id="stream_summary_patches",
+    responses=sse_responses(PATCH_EVENTS),
+    openapi_extra=body_examples(PATCH_STREAM),
     response_class=Response,
     summary="Stream a structured summary field by field",
 )
@@ -81,7 +94,11 @@ async def stream_ndjson(
     url: Url = None,
     style: Style = None,
 ) -> Response:
-    """Each event is one JSON object: metadata, then patches with the state so far, then done."""
+    """Each event is one JSON object: metadata, then patches with the state so far, then done.
+
+    With `include_status` there are also `{"type":"status","data":{"stage":…}}` events. The first
+    example has the session id `example`: run it, and the examples of Sessions replay or cancel it.
+    """
     resumed = await resume(request, services, PATCHES, body.session_id if body else None)
     if resumed is not None:
         return resumed

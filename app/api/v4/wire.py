@@ -10,7 +10,7 @@ from app.api.summaries import SummaryAsk, metadata
 from app.core.errors import AppError
 from app.services.sources import Source
 from app.services.summary_patches import SummaryPatches
-from app.stream.event import Draft
+from app.stream.event import Draft, Event
 
 # The names of these wire forms among the kinds of sessions.
 TEXT = "v4-text"
@@ -60,7 +60,7 @@ async def text_events(ask: SummaryAsk, source: Source, drafts: Drafts) -> Drafts
                 yield Draft("result", result, terminal=True)
 
 
-def text_failure(error: AppError) -> Draft:
+def text_failure(error: AppError, last: Event | None = None) -> Draft:
     """The terminal event of a `/stream` that failed."""
     return Draft("error", {"error": error.message, "code": error.code, "done": True}, terminal=True)
 
@@ -74,6 +74,8 @@ async def patch_events(ask: SummaryAsk, source: Source, drafts: Drafts) -> Draft
             case "engine", dict(writer):
                 if ask.include_metadata:
                     yield Draft("", metadata(ask, source, writer))
+            case "status", dict(status) if ask.include_status:
+                yield Draft("", {"type": "status", "data": status})
             case "text", str(piece):
                 pieces += 1
                 for delta, state in patches.feed(piece, time.monotonic()):
@@ -87,7 +89,7 @@ async def patch_events(ask: SummaryAsk, source: Source, drafts: Drafts) -> Draft
                 yield Draft("", last, terminal=True)
 
 
-def patch_failure(error: AppError) -> Draft:
+def patch_failure(error: AppError, last: Event | None = None) -> Draft:
     """The terminal event of a `/stream-ndjson` that failed; the only one with `error` (A2)."""
     data = {"delta": None, "state": None, "done": True, "tokens_used": 0, "error": error.message}
     return Draft("", data, terminal=True)

@@ -1,0 +1,146 @@
+// Reads a stream of the server to its end, across lost connections: every event has an id, and
+// Last-Event-ID continues where the connection broke, without a gap and without a duplicate.
+// Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+
+import { ApiError, request } from "./api.js";
+import { notify } from "./dom.js";
+import { t } from "./language.js";
+
+// The server breaks its silence at least every 15 s.
+const SILENCE_MS = 40_000;
+const LONGEST_PAUSE_MS = 10_000;
+
+/** The server no longer keeps the stream. */
+export class Gone extends Error {}
+
+/** An event that the page itself cannot deal with: asking for it again would not help. */
+export class Defect extends Error {}
+
+/** Return what went wrong, in words for people. */
+export function words(error) {
+  if (error instanceof Gone) return t("gone");
+  if (error instanceof Defect) return t("defect");
+  if (!(error instanceof ApiError)) return t("unreachable");
+  const seconds = error.retryAfterS;
+  return seconds ? `${error.message} ${t("retry_after", { seconds })}` : error.message;
+}
+
+/** Yield {id, name, data} of each event of a response. */
+export async function* eventsOf(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let buffer = "";
+  let event = { id: null, name: "", data: [] };
+  try {
+    for (;;) {
+      const { done, value } = await withinSilence(reader.read());
+      if (done) return;
+      buffer += value;
+      const lines = buffer.split(/\r\n|\n|\r(?!$)/);
+      buffer = lines.pop();
+      for (const line of lines) {
+        if (line === "") {
+          if (event.data.length) yield { ...event, data: event.data.join("\n") };
+          event = { id: null, name: "", data: [] };
+          continue;
+        }
+        const [, field, text] = /^([^:]*):? ?(.*)$/s.exec(line);
+        if (field === "data") event.data.push(text);
+        else if (field === "id") event.id = text;
+        else if (field === "event") event.name = text;
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+function withinSilence(reading) {
+  let timer;
+  const silence = new Promise((_, fail) => {
+    timer = setTimeout(() => fail(new TypeError("the connection fell silent")), SILENCE_MS);
+  });
+  return Promise.race([reading, silence]).finally(() => clearTimeout(timer));
+}
+
+/**
+ * Read a session to its terminal event.
+ *
+ * `path`: where its events are read again. `start`: sends the request that begins it; without it
+ * the session exists already. `onEvent` returns true for the event that ends it.
+ * Throws Gone, ApiError, or AbortError when `signal` says so.
+ */
+export async function follow({ path, start, onEvent, signal }) {
+  let lastId = null;
+  // Whether the server has the session: a request whose answer never came may have reached it.
+  let begun = start ? "no" : "yes";
+  let failures = 0;
+  let lost = false;
+  let empty = 0;
+  for (;;) {
+    let came = false;
+    try {
+      const response = await open();
+      if (lost) notify(t("reconnected"), { kind: "good" });
+      lost = false;
+      for await (const event of eventsOf(response)) {
+        failures = 0;
+        lastId = event.id ?? lastId;
+        came = true;
+        if (take(event)) return;
+      }
+      // Closed without a terminal event, and nothing new: it will not come any more.
+      empty = came ? 0 : empty + 1;
+      if (empty > 2) throw new Gone(t("gone"));
+    } catch (error) {
+      signal.throwIfAborted();
+      if (error instanceof Gone || error instanceof Defect) throw error;
+      if (error instanceof ApiError && (begun === "no" || !error.passing)) throw error;
+      if (begun === "no") begun = "perhaps";
+    }
+    signal.throwIfAborted();
+    lost = true;
+    notify(t("reconnecting"), { stays: true, kind: "bad" });
+    await pause(Math.min(LONGEST_PAUSE_MS, 300 * 2 ** failures++), signal);
+  }
+
+  function take(event) {
+    try {
+      return onEvent(event);
+    } catch (error) {
+      throw new Defect("an event could not be shown", { cause: error });
+    }
+  }
+
+  async function open() {
+    if (begun === "no") return begin();
+    try {
+      return await request(path, { headers: lastId ? { "Last-Event-ID": lastId } : {}, signal });
+    } catch (error) {
+      if (!(error instanceof ApiError) || (error.status !== 404 && error.status !== 410)) throw error;
+      if (begun === "perhaps") return begin();
+      notify("");
+      throw new Gone(error.message);
+    }
+  }
+
+  async function begin() {
+    const response = await start(signal);
+    begun = "yes";
+    return response;
+  }
+}
+
+/** Wait, but not longer than until the network is back. */
+function pause(ms, signal) {
+  return new Promise((go) => {
+    const end = () => {
+      clearTimeout(timer);
+      removeEventListener("online", end);
+      signal.removeEventListener("abort", end);
+      go();
+    };
+    const timer = setTimeout(end, ms);
+    addEventListener("online", end);
+    signal.addEventListener("abort", end);
+  });
+}
