@@ -205,12 +205,18 @@ def _roles(settings: Settings, engine: Engine | None) -> dict[EngineRole, Assign
     roles: dict[EngineRole, Assignment]
     if settings.engine_url:
         remote = Assignment("remote", lambda: _remote(settings))
-        roles = {"summary": remote, "chat": remote, "vision": remote}
+        roles = {"summary": remote, "chat": remote}
+        if _has_vision(settings):
+            roles["vision"] = remote
     else:
         roles = _local_roles(settings)
     if settings.summary_engine == "extractive":
         roles["summary"] = extractive
     return roles
+
+
+def _has_vision(settings: Settings) -> bool:
+    return settings.vision_model_id.lower() != "none"
 
 
 def _remote(settings: Settings) -> Engine:
@@ -243,7 +249,7 @@ def _local_roles(settings: Settings) -> dict[EngineRole, Assignment]:
         return Assignment(loader.model_id(), lambda: _local(settings, loader))
 
     roles: dict[EngineRole, Assignment] = {"summary": assigned(ModelServiceV4)}
-    if settings.vision_model_id.lower() != "none":
+    if _has_vision(settings):
         roles["vision"] = assigned(VisionModel)
     roles["chat"] = assigned(ChatModel)
     return roles

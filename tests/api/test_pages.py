@@ -39,3 +39,13 @@ def test_the_index_is_a_page_for_browsers_and_json_for_programs() -> None:
         for accept in ("application/json", "*/*"):
             index = server.get("/", headers={"Accept": accept}).json()
             assert index["docs"] == "/docs"
+
+
+def test_images_can_be_switched_off_wherever_the_model_runs() -> None:
+    """C7: VISION_MODEL_ID=none, also with ENGINE_URL; clients ask /health before they offer it."""
+    elsewhere = ("http://127.0.0.1:9/v1",)
+    with serving(engine_url=elsewhere) as server:
+        assert "vision" in server.get("/health").json()["roles"]
+    for engine_url in (elsewhere, ()):
+        with serving(engine_url=engine_url, vision_model_id="none") as server:
+            assert "vision" not in server.get("/health").json()["roles"]

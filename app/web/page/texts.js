@@ -31,7 +31,7 @@ export const TEXTS = {
     history: "History",
     history_clear: "Clear history",
     history_empty: "Summaries stay in this browser.",
-    running: "running",
+    running: "started",
     failed: "failed",
     stopped: "stopped",
 
@@ -136,7 +136,7 @@ export const TEXTS = {
     history: "Riwayat",
     history_clear: "Hapus riwayat",
     history_empty: "Ringkasan tersimpan di peramban ini.",
-    running: "berjalan",
+    running: "dimulai",
     failed: "gagal",
     stopped: "dihentikan",
 

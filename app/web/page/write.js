@@ -32,6 +32,7 @@ export function start() {
 }
 
 export function show(query, { again = false } = {}) {
+  askForOthers();
   const id = query.get("job");
   if (id) {
     if (shown?.id !== id) open(id);
@@ -43,6 +44,20 @@ export function show(query, { again = false } = {}) {
   } else if (shown.id) {
     history.replaceState(null, "", `write?job=${encodeURIComponent(shown.id)}`);
   }
+}
+
+/** Ask how those are getting on that nobody follows here. */
+function askForOthers() {
+  for (const { id, state } of kept.all()) {
+    if (state === "running" && id !== shown?.id) askFor(id).catch(() => {});
+  }
+}
+
+async function askFor(id) {
+  const response = await request(`jobs/${encodeURIComponent(id)}`);
+  const { status, final_article: article, sections } = await response.json();
+  if (status === "complete") kept.put({ id, state: "done", article, sections });
+  else if (status !== "running") kept.put({ id, state: status === "cancelled" ? "stopped" : "failed" });
 }
 
 function example(topic) {
