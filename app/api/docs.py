@@ -35,12 +35,14 @@ _POLICY = {
 router = APIRouter(include_in_schema=False)
 
 
+@router.head("/docs")
 @router.get("/docs")
 def docs() -> Response:
     """Swagger UI, with a panel that shows the events of a stream as they come."""
     return _page("swagger.html")
 
 
+@router.head("/redoc")
 @router.get("/redoc")
 def redoc() -> Response:
     """ReDoc, likewise without another host."""
@@ -48,6 +50,7 @@ def redoc() -> Response:
     return _page("redoc.html", {"style-src": "'self' 'unsafe-inline'", "worker-src": "blob:"})
 
 
+@router.head("/openapi.yaml")
 @router.get("/openapi.yaml")
 def openapi_yaml(request: Request) -> Response:
     """The API's description as YAML."""

@@ -128,14 +128,14 @@ def openai_error_responses(*statuses: int, **texts: str) -> Responses:
     }
 
 
-def sse_responses(events: Examples | str, *statuses: int) -> Responses:
+def sse_responses(events: Examples | str, *statuses: int, **texts: str) -> Responses:
     """Return the responses of a streaming endpoint.
 
     `events`: what comes on the wire, one text or named ones. `statuses`: those of its errors, all
-    that a summary may have when none are given.
+    that a summary may have when none are given; `texts` as in `error_responses`.
     """
     answer = _stream("", {"text/event-stream": _sse(events)})
-    return {**error_responses(*(statuses or _ERRORS)), 200: answer}
+    return {**error_responses(*(statuses or _ERRORS), **texts), 200: answer}
 
 
 def chat_responses() -> Responses:

@@ -5,6 +5,7 @@ What the page does is not known here; it talks to the same endpoints as every ot
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
@@ -55,10 +56,25 @@ class Assets(StaticFiles):
 
 
 def wants_html(accept: str) -> bool:
-    """Return whether a client prefers a page: browsers name text/html, programs rarely do."""
-    return "text/html" in accept and not accept.strip().startswith("application/json")
+    """Return whether a client prefers a page: browsers name text/html, programs rarely do.
+
+    Format: https://www.rfc-editor.org/rfc/rfc9110#name-accept
+    """
+    wishes: dict[str, tuple[float, int]] = {}
+    for place, wish in enumerate(accept.lower().split(",")):
+        kind, *parameters = (part.strip() for part in wish.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                with suppress(ValueError):
+                    quality = float(parameter[2:])
+        # Of two that are wanted as much, the first one named.
+        wishes.setdefault(kind, (quality, -place))
+    page = wishes.get("text/html", (0.0, 0))
+    return page[0] > 0 and page > wishes.get("application/json", (0.0, 0))
 
 
+@router.head("/")
 @router.get("/")
 def index(request: Request) -> Response:
     """The page for a browser, a JSON index for a program."""
@@ -69,6 +85,8 @@ def index(request: Request) -> Response:
     return JSONResponse(content, headers={"Vary": "Accept"})
 
 
+@router.head("/chat")
+@router.head("/write")
 @router.get("/chat")
 @router.get("/write")
 def page() -> Response:

@@ -50,7 +50,8 @@ def read_outline(answer: str) -> list[str]:
     if len(answer) > MAX_ANSWER_CHARS:
         raise ValueError("it was much too long")
     problem = ""
-    for candidate in _candidates(answer):
+    # What a model thinks before it answers may hold a list too.
+    for candidate in _candidates(answer.rpartition("</think>")[2]):
         try:
             loaded = yaml.safe_load(candidate)
         except Exception:

@@ -30,6 +30,7 @@ from app.engine.base import Engine, require_engine
 from app.services.article_outline import OUTLINE_SCHEMA, SECTIONS, read_outline
 from app.services.article_prompts import outline_prompt, section_prompt, style_prompt
 from app.services.call_llm import call_llm, llm_request
+from app.services.unwrapped import Unwrapped
 from app.stream.event import Draft
 
 OUTLINE_ATTEMPTS = 3
@@ -180,11 +181,21 @@ class Style(AsyncNode):  # type: ignore[misc, unused-ignore]
     async def exec_async(self, prep_res: tuple[str, Queue]) -> str:
         """Write the final article."""
         prompt, queue = prep_res
+        unwrapped = Unwrapped()
+        told: list[str] = []
 
-        def tell(piece: str) -> None:
-            queue.put_nowait(Draft("style", piece))
+        def tell(text: str) -> None:
+            if text:
+                told.append(text)
+                queue.put_nowait(Draft("style", text))
 
-        return (await self.ask(prompt, max_tokens=STYLE_TOKENS, on_text=tell)).strip()
+        await self.ask(
+            prompt, max_tokens=STYLE_TOKENS, on_text=lambda piece: tell(unwrapped.feed(piece))
+        )
+        tell(unwrapped.finish())
+        if not told:
+            raise GenerationFailed("the model wrote no article; try again", code="invalid_output")
+        return "".join(told)
 
     async def post_async(self, shared: Store, prep_res: tuple[str, Queue], exec_res: str) -> None:
         """Keep the article and tell that it is complete."""

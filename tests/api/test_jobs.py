@@ -83,7 +83,7 @@ def test_a_job_tells_every_step_and_then_the_article() -> None:
     styled = sent[5:-1]
     assert {event["step"] for event in styled} == {"style"}
     assert all(66 <= event["progress"] <= 99 for event in styled)
-    assert "".join(event["data"]["text"] for event in styled) == "# Look up!\n"
+    assert "".join(event["data"]["text"] for event in styled) == "# Look up!"
     last = {"step": "complete", "progress": 100, "data": {"final_article": "# Look up!"}}
     assert sent[-1] == last
 

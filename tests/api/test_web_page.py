@@ -8,12 +8,40 @@ from pathlib import Path
 
 import pytest
 
-from app.api.pages import WEB
+from app.api.pages import WEB, wants_html
 from tests.engines import ScriptedEngine
 from tests.servers import serving
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 PAGE = WEB / "page"
+
+
+@pytest.mark.parametrize(
+    ("accept", "html"),
+    [
+        ("text/html,application/xhtml+xml,*/*;q=0.8", True),
+        ("application/json;q=0.1,text/html", True),
+        ("text/html;q=0.5,application/json", False),
+        ("application/json,text/html", False),
+        ("text/html;q=0", False),
+        ("TEXT/HTML; q=nonsense", True),
+        ("application/json", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+def test_the_index_is_what_a_client_wants_most(accept: str, html: bool) -> None:
+    """Contract 8: a page for a browser, JSON for a program."""
+    assert wants_html(accept) is html
+
+
+@pytest.mark.parametrize("path", ["/", "/chat", "/write", "/docs", "/redoc", "/openapi.yaml"])
+def test_what_can_be_got_can_be_asked_about(path: str) -> None:
+    """RFC 9110: HEAD wherever GET; link checkers ask so."""
+    with serving(ScriptedEngine()) as server, server.client() as client:
+        head, page = client.head(path, headers=BROWSER), client.get(path, headers=BROWSER)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == page.headers["content-type"]
 
 
 def test_every_view_has_an_address_of_its_own() -> None:

@@ -145,6 +145,7 @@ async def test_topics_and_titles_are_put_as_data() -> None:
         'Sure: here you go:\n```json\n{"sections": ["Rise", "Fall", "What is left"]}\n```\nEnjoy!',
         'Sure! {"sections": ["Rise", "Fall", "What is left"]} I hope: this helps.',
         "Titles are below.\n- Rise\n- Fall\n- What is left\nThat was: all of it",
+        "<think>\n- x\n- y\n- z\n</think>\nsections:\n  - Rise\n  - Fall\n  - What is left\n",
     ],
 )
 def test_an_outline_is_found_in_the_forms_in_which_models_write_it(answer: str) -> None:

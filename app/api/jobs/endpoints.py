@@ -92,7 +92,17 @@ async def start_job(request: Request, services: ServicesDep) -> JSONResponse:
 @router.get(
     "/progress/{job_id}",
     operation_id="follow_job",
-    responses=sse_responses(JOB_EVENTS, 401, 404, 410, 422, 429, 503),
+    responses=sse_responses(
+        JOB_EVENTS,
+        401,
+        404,
+        410,
+        422,
+        429,
+        503,
+        status_404=_NO_JOB,
+        status_422="`invalid_last_event_id`, `invalid_session_id`: the message names the fix",
+    ),
     response_class=Response,
     summary="Watch a job",
 )
