@@ -40,6 +40,7 @@ async def health(services: ServicesDep) -> dict[str, Any]:
     }
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get(
     "/ready",
     operation_id="ready",

@@ -48,6 +48,10 @@ def _keys_in(headers: Headers) -> list[str]:
     ]
 
 
+def _address(scope: Scope) -> str:
+    return str((scope.get("client") or ("unknown",))[0])
+
+
 def door(api_keys: Sequence[str], rate_limit: str | None) -> Callable[[Scope], Awaitable[None]]:
     """Return the check that every request passes; it sets `owner` in the request's state.
 
@@ -59,6 +63,15 @@ def door(api_keys: Sequence[str], rate_limit: str | None) -> Callable[[Scope], A
     limit: RateLimitItem | None = parse(rate_limit) if rate_limit else None
     limiter = MovingWindowRateLimiter(MemoryStorage())
 
+    async def count(caller: str) -> None:
+        if limit is None or await limiter.hit(limit, caller):
+            return
+        window = await limiter.get_window_stats(limit, caller)
+        wait_s = max(1, math.ceil(window.reset_time - time.time()))
+        raise Overloaded(
+            f"more than {limit}; wait {wait_s} s", code="rate_limited", retry_after_s=wait_s
+        )
+
     async def admit(scope: Scope) -> None:
         state = scope.setdefault("state", {})
         state["owner"] = ""
@@ -69,18 +82,13 @@ def door(api_keys: Sequence[str], rate_limit: str | None) -> Callable[[Scope], A
             given = [owner_of(key) for key in _keys_in(Headers(scope=scope))]
             known = [o for o in owners if any(hmac.compare_digest(o, g) for g in given)]
             if not known:
+                # Keys are not to be guessed without limit either.
+                await count(f"no key {_address(scope)}")
                 raise Unauthorized(
                     "this server needs an API key: send it as 'Authorization: Bearer <key>' or "
                     "'X-API-Key: <key>'"
                 )
             state["owner"] = known[0]
-        if limit is not None:
-            caller = state["owner"] or (scope.get("client") or ("unknown",))[0]
-            if not await limiter.hit(limit, caller):
-                window = await limiter.get_window_stats(limit, caller)
-                wait_s = max(1, math.ceil(window.reset_time - time.time()))
-                raise Overloaded(
-                    f"more than {limit}; wait {wait_s} s", code="rate_limited", retry_after_s=wait_s
-                )
+        await count(state["owner"] or _address(scope))
 
     return admit

@@ -38,6 +38,8 @@ _KEYS = ("sections", "outline", "article")
 _TITLE_KEYS = ("title", "section", "name", "heading")
 _FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)(?:```|\Z)", re.S)
 _BLOCK = re.compile(r"^[ \t]*(?:sections|outline):.*(?:\n(?:[ \t]*|[ \t]+.*|-.*))*", re.I | re.M)
+# What models write that know Markdown better than YAML: bullets, numbers, bold titles.
+_MARKED = re.compile(r"^[ \t]*(?:[-*+]|\d{1,2}[.)])[ \t]+(\S.*)$", re.M)
 _LIST = re.compile(r"^[ \t]*-[ \t].*(?:\n(?:[ \t]+.*|-[ \t].*))*", re.M)
 
 
@@ -51,7 +53,8 @@ def read_outline(answer: str) -> list[str]:
         raise ValueError("it was much too long")
     problem = ""
     # What a model thinks before it answers may hold a list too.
-    for candidate in _candidates(answer.rpartition("</think>")[2]):
+    answer = answer.rpartition("</think>")[2]
+    for candidate in _candidates(answer):
         try:
             loaded = yaml.safe_load(candidate)
         except Exception:
@@ -62,6 +65,9 @@ def read_outline(answer: str) -> list[str]:
             return _titles(_listed(loaded))
         except ValueError as wrong:
             problem = str(wrong)
+    marked = [_plain(title) for title in _MARKED.findall(answer)]
+    if len(marked) == SECTIONS:
+        return _titles(marked)
     raise ValueError(problem or "it was empty")
 
 
@@ -75,6 +81,11 @@ def _candidates(answer: str) -> Iterator[str]:
     for pattern in (_LIST, _BLOCK):
         if block := pattern.search(answer):
             yield block[0]
+
+
+def _plain(title: str) -> str:
+    """Return a title of a Markdown list without its marks."""
+    return title.strip().strip("*_`\"'").rstrip(":").strip()
 
 
 def _listed(loaded: Any, depth: int = 0) -> list[Any]:

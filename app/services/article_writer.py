@@ -14,7 +14,7 @@ Shared store: topic, sse_queue, sections, draft, final_article.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -25,7 +25,13 @@ from pocketflow import (  # type: ignore[import-untyped, unused-ignore]
     AsyncParallelBatchNode,
 )
 
-from app.core.errors import AppError, EngineUnavailable, GenerationFailed, Unsupported
+from app.core.errors import (
+    AppError,
+    EngineUnavailable,
+    GenerationFailed,
+    Overloaded,
+    Unsupported,
+)
 from app.engine.base import Engine, require_engine
 from app.services.article_outline import OUTLINE_SCHEMA, SECTIONS, read_outline
 from app.services.article_prompts import outline_prompt, section_prompt, style_prompt
@@ -39,6 +45,10 @@ OUTLINE_TOKENS = 256
 SECTION_TOKENS = 320
 STYLE_TOKENS = 1536
 OUTLINE_TEMPERATURE = 0.4
+
+# An engine that is full says when to come back; a job has the time.
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+LONGEST_PAUSE_S = 30.0
 
 HINT = (
     "Articles need a language model: set ENGINE_URL to a server that has one, or MODEL_REPO_ID / "
@@ -210,7 +220,11 @@ class ArticleWriter:
     `flow` runs on a shared store that has `topic` and `sse_queue`, any number of them at once.
     """
 
-    def __init__(self, engine: Engine, *, max_calls: int = 1) -> None:
+    def __init__(
+        self, engine: Engine, *, max_calls: int = 1, pauses_s: Sequence[float] = PAUSES_S
+    ) -> None:
+        """Begin; `pauses_s`: how long a call waits, at least, before each further try."""
+        self._pauses_s = pauses_s
         self._engine = engine
         self._turns = asyncio.Semaphore(max_calls)
         outline = Outline(self._ask)
@@ -271,6 +285,15 @@ class ArticleWriter:
             queue.put_nowait(failure)
 
     async def _ask(self, prompt: str, *, max_tokens: int, **options: Any) -> str:
+        """Ask in turn; an engine that is full is asked again: nobody waits at the other end."""
+        for pause_s in self._pauses_s:
+            try:
+                return await self._ask_once(prompt, max_tokens=max_tokens, **options)
+            except Overloaded as full:
+                await asyncio.sleep(max(pause_s, min(full.retry_after_s or 0, LONGEST_PAUSE_S)))
+        return await self._ask_once(prompt, max_tokens=max_tokens, **options)
+
+    async def _ask_once(self, prompt: str, *, max_tokens: int, **options: Any) -> str:
         async with self._turns:
             return await call_llm(self._engine, prompt, max_tokens=max_tokens, **options)
 

@@ -35,7 +35,9 @@ def test_the_index_is_what_a_client_wants_most(accept: str, html: bool) -> None:
     assert wants_html(accept) is html
 
 
-@pytest.mark.parametrize("path", ["/", "/chat", "/write", "/docs", "/redoc", "/openapi.yaml"])
+@pytest.mark.parametrize(
+    "path", ["/", "/chat", "/write", "/docs", "/redoc", "/openapi.yaml", "/ready"]
+)
 def test_what_can_be_got_can_be_asked_about(path: str) -> None:
     """RFC 9110: HEAD wherever GET; link checkers ask so."""
     with serving(ScriptedEngine()) as server, server.client() as client:

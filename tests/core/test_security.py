@@ -67,6 +67,18 @@ def test_rates_are_counted_for_each_key() -> None:
     assert first == [200, 429, 200]
 
 
+def test_keys_cannot_be_guessed_without_limit() -> None:
+    """Contract 8: those without a right key are counted by their address, and harm nobody else."""
+    with serving(ScriptedEngine(), rate_limit="2/minute", api_keys=("a",)) as server:
+        guesses = [
+            server.post(STREAM, BODY, headers={"X-API-Key": f"guess-{n}"}).status_code
+            for n in range(4)
+        ]
+        right = server.post(STREAM, BODY, headers={"X-API-Key": "a"}).status_code
+    assert guesses == [401, 401, 429, 429]
+    assert right == 200
+
+
 def test_a_body_over_the_limit_is_413_however_it_comes() -> None:
     """S1.26."""
     with serving(ScriptedEngine(), max_body_bytes=2000) as server, server.client() as client:

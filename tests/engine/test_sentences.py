@@ -170,11 +170,12 @@ HOSTILE = {
 def test_hostile_text_takes_linear_time(name: str) -> None:
     """pysbd alone is quadratic: 50,000 characters of "1. " would take some 20 s."""
     text = HOSTILE[name]
-    start = time.perf_counter()
+    # The time of this thread alone: other programs may keep the machine busy.
+    start = time.thread_time()
     split_sentences(text)
     cut_at_sentence(text, 30_000)
     count_words(text)
-    assert time.perf_counter() - start < 3.0
+    assert time.thread_time() - start < 5.0
 
 
 def test_english_is_told_from_its_neighbours() -> None:

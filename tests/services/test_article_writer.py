@@ -144,6 +144,8 @@ async def test_topics_and_titles_are_put_as_data() -> None:
         "```yaml\nsections:\n  - Rise\n  - Fall\n  - What is left\n```",
         'Sure: here you go:\n```json\n{"sections": ["Rise", "Fall", "What is left"]}\n```\nEnjoy!',
         'Sure! {"sections": ["Rise", "Fall", "What is left"]} I hope: this helps.',
+        "1. **Rise**\n2. Fall\n3. What is left\n",
+        "* Rise\n* Fall\n* **What is left**",
         "Titles are below.\n- Rise\n- Fall\n- What is left\nThat was: all of it",
         "<think>\n- x\n- y\n- z\n</think>\nsections:\n  - Rise\n  - Fall\n  - What is left\n",
     ],
@@ -235,7 +237,6 @@ async def test_an_engine_without_grammars_is_asked_for_yaml() -> None:
     "error",
     [
         EngineUnavailable("gone", code="upstream_unavailable"),
-        Overloaded("busy"),
         GenerationFailed("broken"),
         Unsupported("too long", code="context_length_exceeded"),
     ],
@@ -247,6 +248,16 @@ async def test_an_engine_that_fails_at_the_outline_is_not_asked_again(error: App
     told, caught = await failing(ArticleWriter(engine))
     assert (told, caught) == ([], error)
     assert len(engine.requests) == 1
+
+
+async def test_an_engine_that_is_full_is_asked_again() -> None:
+    """Contract 4: a limit of the model server does not cost what was written already."""
+    full = Overloaded("busy", retry_after_s=0)
+    engine = ArticleEngine(outlines=[full, full, [OUTLINE]])
+    writer = ArticleWriter(engine, pauses_s=(0.0, 0.0))
+    assert (await collect(writer))[-1].kind == "complete"
+    told, error = await failing(ArticleWriter(ArticleEngine(outlines=[full]), pauses_s=(0.0,)))
+    assert (told, error.code) == ([], "overloaded")
 
 
 async def test_a_section_that_fails_stops_the_others() -> None:
