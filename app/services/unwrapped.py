@@ -18,6 +18,7 @@ class Unwrapped:
     def __init__(self) -> None:
         self._held = ""
         self._begun = False
+        self._shown = False
         self._fenced: bool | None = None
 
     def feed(self, piece: str) -> str:
@@ -30,15 +31,14 @@ class Unwrapped:
             self._begun = self._held != ""
         end = self._certain()
         found, self._held = self._held[:end], self._held[end:]
+        self._shown = self._shown or found != ""
         return found
 
     def finish(self) -> str:
         """Return the rest."""
-        if self._fenced is None:
-            self._fenced = False
-        rest = self._held.strip() if not self._begun else self._held.rstrip()
+        rest = self._held.rstrip() if self._begun else self._held.strip()
         self._held = ""
-        return "" if self._fenced and not rest.strip().strip("`") else rest
+        return self._without_closing(rest)
 
     def _opened(self) -> bool:
         """Say whether it is known if the text stands in a fence; the fence's first line goes."""
@@ -55,9 +55,14 @@ class Unwrapped:
 
     def _certain(self) -> int:
         """Return how much of what is held can be no end of the text."""
-        text = self._held.rstrip()
-        if self._fenced:
-            before = text.rstrip("`")
-            if len(text) - len(before) <= 3 and (not before or before.endswith("\n")):
-                text = before.rstrip()
-        return len(text)
+        return len(self._without_closing(self._held.rstrip()))
+
+    def _without_closing(self, text: str) -> str:
+        """Take away what may be the end of the fence: up to three ticks that begin a line.
+
+        White space is held back, so a line begins within what is held, or with the text itself.
+        """
+        before = text.rstrip("`")
+        ticks = len(text) - len(before)
+        begins = before.endswith("\n") or (not before and not self._shown)
+        return before.rstrip() if self._fenced and 0 < ticks <= 3 and begins else text

@@ -19,6 +19,7 @@ WHOLE = {
     "```python\nx\n```\nText": "```python\nx\n```\nText",
     "```md\nA\n\n```js\nx\n```\n\nB\n```": "A\n\n```js\nx\n```\n\nB",
     "`a` and `b`": "`a` and `b`",
+    " ```\n``#`": "``#`",
     "``": "``",
     " \n ": "",
     "```markdown\n```": "",
