@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 # The CPU build; on a machine with a GPU: make TORCH="torch>=2.13,<2.14" demo
 TORCH ?= torch==2.13.0
 
-.PHONY: demo run test check bench clean
+.PHONY: demo run test check bench bench-peers clean
 
 demo: $(VENV)/.installed
 	$(PY) -m app.demo
@@ -26,6 +26,19 @@ bench: $(VENV)/.installed
 	$(PY) -m bench.first_byte
 	$(PY) -m bench.streams
 	$(PY) -m bench.failover
+
+# llama.cpp in an environment of its own, for bench.cpu to compare with: built here, takes minutes.
+PEERS ?= .venv-peers
+# gcc 12 takes the stores of llama.cpp's AMX tile configuration for dead and drops them: SIGILL.
+PEERS_FLAGS ?= -fno-tree-dse -fno-dse
+bench-peers: $(PEERS)/.installed
+
+$(PEERS)/.installed:
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	echo '*' > $(PEERS)/.gitignore
+	CFLAGS="$(PEERS_FLAGS)" CXXFLAGS="$(PEERS_FLAGS)" $(PEERS)/bin/python -m pip install \
+	  --no-cache-dir --disable-pip-version-check "llama-cpp-python==0.3.36" "gguf==0.19.0"
+	touch $@
 
 $(VENV)/.installed: requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)

@@ -233,6 +233,7 @@ def _local_roles(settings: Settings) -> dict[EngineRole, Assignment]:
         "trust_remote_code": settings.trust_remote_code,
         "hf_token": settings.hf_token,
         "memory_limit_bytes": settings.memory_limit_bytes,
+        "quant_cache_dir": settings.quant_cache_dir,
     }
     ModelServiceV4.configure(
         model_id=settings.v4_model_id,

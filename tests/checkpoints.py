@@ -130,10 +130,12 @@ def make_checkpoint(
     layers: int = 1,
     context_tokens: int = 2048,
     tied: bool = False,
+    hidden: int = 32,
     seed: int = 0,
 ) -> Path:
     """Write config, weights (safetensors) and tokenizer to `folder`, and return it.
 
+    `hidden`: from 128 on, all sizes are those that the kernels of packed weights take.
     `kind`: "bytes" is a byte-level BPE, "fallback" one with "▁" for spaces and `<0xNN>` tokens,
     as Phi-3 and Llama have. `template` "own" is in the style of the architecture's.
     """
@@ -157,14 +159,15 @@ def make_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(seed)
-    more: dict[str, Any] = {"head_dim": 16} if architecture == "qwen3" else {}
+    more: dict[str, Any] = {"head_dim": hidden // 2} if architecture == "qwen3" else {}
     if architecture == "phi3":
         more = {"original_max_position_embeddings": context_tokens, "sliding_window": None}
+    # A little more than the tokenizer knows, as in Phi-3 itself.
+    vocabulary = len(tokenizer) + 5
     config = getattr(transformers, f"{prefix}Config")(
-        # A little more than the tokenizer knows, as in Phi-3 itself.
-        vocab_size=len(tokenizer) + 5,
-        hidden_size=32,
-        intermediate_size=64,
+        vocab_size=vocabulary if hidden < 128 else vocabulary + -vocabulary % 64,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=2,
@@ -190,6 +193,12 @@ def make_checkpoint(
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny model, byte-level tokenizer."""
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def packable_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model whose layers can be int8 and int4."""
+    return make_checkpoint(tmp_path_factory.mktemp("packable"), hidden=128, layers=2)
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     model_repo_id: str | None = None
     vision_model_id: str = "Qwen/Qwen3-VL-2B-Thinking"
     device_map: str = "auto"
-    torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    torch_dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto"
     max_tokens: Annotated[int, Field(ge=1)] = 256
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     max_video_frames: Annotated[int, Field(ge=1, le=256)] = 16
@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     hf_token: str | None = Field(default=None, repr=False)
     preload_models: bool = False
     memory_limit_bytes: Annotated[int, Field(gt=0)] | None = None
+    quant_cache_dir: str = "auto"
     model_idle_unload_seconds: Annotated[float, Field(ge=0)] = 0.0
 
     max_concurrent_generations: Annotated[int, Field(ge=1)] = 1

@@ -77,6 +77,10 @@ class CallProcessor:
             self._remaining -= 1
             self._take(ids[:end])
 
+    def forced(self) -> list[int]:
+        """Return the next tokens, as far as there is no choice."""
+        return list(self._forced) if self._grammar is None else self._grammar.forced()
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Mask the logits of a call. input_ids: (1, tokens) int64, scores: (1, vocabulary)."""
         if self._seen is None or self._seen != input_ids.shape[1]:

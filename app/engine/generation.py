@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from app.engine.base import Finish, FinishReason, Status, TokenLogprob
+from app.engine.decoder import Generation, decoder_of
 from app.engine.failures import as_app_error
 from app.engine.output import CALL, CALL_END, THINK, THINK_END
 from app.engine.pieces import Piece, StopText, TokenTrack
@@ -35,6 +36,8 @@ class Constraint(Protocol):
     def complete(self) -> bool: ...
 
     def advance(self, ids: Sequence[int]) -> None: ...
+
+    def forced(self) -> list[int]: ...
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor: ...
 
@@ -160,6 +163,9 @@ def stream_text(
         sampling, grammar, recorder, prompt_tokens=len(prompt_ids), repetition_penalty=own
     )
     failures: list[BaseException] = []
+    ended = threading.Event()
+    decoder = None if inputs else decoder_of(model)
+    thread: threading.Thread | None = None
 
     def work() -> None:
         try:
@@ -184,10 +190,34 @@ def stream_text(
         finally:
             # `generate` ends its streamer only when it succeeds.
             streamer.end()
+            ended.set()
+
+    def end(failure: BaseException | None) -> None:
+        if failure is not None:
+            failures.append(failure)
+        streamer.end()
+        ended.set()
 
     on_status(Status("reading", progress=0.0))
-    thread = threading.Thread(target=work, name="generate", daemon=True)
-    thread.start()
+    if decoder is None:
+        thread = threading.Thread(target=work, name="generate", daemon=True)
+        thread.start()
+    else:
+        streamer.next_tokens_are_prompt = False
+        decoder.submit(
+            Generation(
+                prompt=prompt_ids,
+                max_tokens=sampling.max_tokens,
+                processors=chain,
+                eos_ids=frozenset(eos_ids),
+                constraint=grammar,
+                may_force=recorder is None,
+                stopped=stop_event.is_set,
+                on_token=lambda token: streamer.put(torch.tensor([token])),
+                on_read=lambda share: on_status(Status("reading", progress=round(share, 3))),
+                on_end=end,
+            )
+        )
     stops = StopText(stop)
     try:
         yield from _until_stop(streamer, stops, on_status)
@@ -196,10 +226,14 @@ def stream_text(
         cancelled = stop_event.is_set()
     finally:
         stop_event.set()
-        thread.join(JOIN_TIMEOUT_S)
-    ended = stops.found or streamer.last_token in eos_ids
-    ended = ended or (grammar is not None and grammar.complete)
-    reason: FinishReason = "stop" if ended else "cancelled" if cancelled else "length"
+        ended.wait(JOIN_TIMEOUT_S)
+        if decoder is not None:
+            decoder.rest(JOIN_TIMEOUT_S)
+        elif thread is not None:
+            thread.join(JOIN_TIMEOUT_S)
+    done = stops.found or streamer.last_token in eos_ids
+    done = done or (grammar is not None and grammar.complete)
+    reason: FinishReason = "stop" if done else "cancelled" if cancelled else "length"
     return Finish(reason, len(prompt_ids), streamer.tokens)
 
 

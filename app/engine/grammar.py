@@ -151,6 +151,15 @@ class GrammarProcessor:
             self._take(int(token))
         self._seen = len(ids)
 
+    def forced(self) -> list[int]:
+        """Return the next tokens, as far as the grammar leaves no choice.
+
+        Near the end of the budget it is the plan that says what comes next, token by token.
+        """
+        if self.complete or self._remaining - len(self._plan) <= self._slack:
+            return []
+        return [int(token) for token in self._matcher.compute_ff_tokens()]
+
     def _take(self, token: int) -> None:
         if self.complete:
             return

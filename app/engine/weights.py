@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,12 +24,18 @@ _UNLIMITED_BYTES = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How weights are held. `available`: the loader can load it today."""
+    """How weights are held. `available`: the loader can load it today.
+
+    `packed`: linear layers are made into integers, see `held_as`. `twin`: layers of int4 are held
+    in int8 as well, which reads prompts faster.
+    """
 
     name: str
     bytes_per_element: float
     compute_bytes: int
     available: bool
+    packed: bool = False
+    twin: bool = False
 
 
 # Largest first: `auto` takes the first one that fits. int8 has one scale a row, int4 one scale
@@ -36,18 +43,28 @@ class Format:
 FORMATS = (
     Format("float32", 4.0, 4, True),
     Format("bfloat16", 2.0, 2, True),
-    Format("int8", 1.01, 2, False),
-    Format("int4", 0.53, 2, False),
+    Format("int8", 1.01, 2, True, packed=True),
+    Format("int4", 0.53, 2, True, packed=True),
 )
+# Models whose layers the packed formats do not know, such as those that read images.
+FLOAT_FORMATS = tuple(item for item in FORMATS if not item.packed)
+_BYTES = {item.name: item.bytes_per_element for item in FORMATS}
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The sizes of a checkpoint: elements of all weights and of the largest one, and its config."""
+    """The sizes of a checkpoint: elements of all weights and of the largest one, and its config.
+
+    `layers`: the (out, in) shapes of all matrices but embedding and head. `head`: the head's own.
+    `tied`: the head is the embedding, so that `elements` counts it once.
+    """
 
     elements: int
     largest_elements: int
     config: Mapping[str, Any]
+    layers: tuple[tuple[int, int], ...] = ()
+    head: tuple[int, int] | None = None
+    tied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +88,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-        shapes: dict[str, int] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for file in weight_files(folder):
-            shapes.update(_header_elements(file))
+            shapes.update(_header_shapes(file))
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise EngineUnavailable(
             "The model's files are damaged or incomplete: delete them and download them again.",
@@ -81,13 +98,30 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         ) from exc
     text_config = config.get("text_config", config)
     heads = {name for name in shapes if name.endswith("lm_head.weight")}
-    embeddings = [size for name, size in shapes.items() if name.endswith("embed_tokens.weight")]
-    if config.get("tie_word_embeddings", text_config.get("tie_word_embeddings", True)):
+    embeddings = [shape for name, shape in shapes.items() if name.endswith("embed_tokens.weight")]
+    tied = bool(config.get("tie_word_embeddings", text_config.get("tie_word_embeddings", True)))
+    if tied:
         for name in heads if embeddings else ():
             del shapes[name]
     elif embeddings and not heads:
         shapes["lm_head.weight"] = embeddings[0]
-    return Checkpoint(sum(shapes.values()), max(shapes.values(), default=0), text_config)
+    head = next((shape for name, shape in shapes.items() if name.endswith("lm_head.weight")), None)
+    if head is None and tied:
+        head = next(iter(embeddings), None)
+    outside = ("lm_head.weight", "embed_tokens.weight")
+    sizes = [prod(shape) for shape in shapes.values()]
+    return Checkpoint(
+        sum(sizes),
+        max(sizes, default=0),
+        text_config,
+        layers=tuple(
+            (shape[0], shape[1])
+            for name, shape in shapes.items()
+            if len(shape) == 2 and not name.endswith(outside)
+        ),
+        head=(head[0], head[1]) if head is not None and len(head) == 2 else None,
+        tied=tied,
+    )
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -101,6 +135,20 @@ def weight_files(folder: Path) -> list[Path]:
         names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         return [folder / PurePosixPath(name).name for name in sorted(names)]
     return [folder / "model.safetensors"]
+
+
+def held_as(weights: str, shape: tuple[int, int], *, head: bool = False) -> str:
+    """Return the format in which a packed format holds a layer of (out, in): int4, int8, bfloat16.
+
+    The kernels take certain sizes only. The head is never int4: an error there is an error of the
+    scores themselves.
+    """
+    outputs, inputs = shape
+    if weights == "int4" and not head and outputs % 64 == 0 and inputs % 128 == 0:
+        return "int4"
+    if weights in ("int8", "int4") and outputs % 16 == 0 and inputs % 32 == 0:
+        return "int8"
+    return "bfloat16"
 
 
 def need_bytes(
@@ -122,11 +170,29 @@ def need_bytes(
     intermediate = int(config.get("intermediate_size") or 4 * hidden)
     cache = 2 * (layers + 1) * kv_heads * head_elements * context_tokens
     activations = prompt_tokens * (3 * intermediate + 4 * hidden)
-    loaded = checkpoint.elements * weights.bytes_per_element
+    loaded = _loaded_bytes(checkpoint, weights)
     # One tensor is held in the file's format and in the target's while it is converted.
-    converting = checkpoint.largest_elements * weights.bytes_per_element
+    converting = checkpoint.largest_elements * max(weights.bytes_per_element, 4 * weights.packed)
     running = (cache + activations) * weights.compute_bytes
     return int(loaded + max(converting, running)) + RUNTIME_BYTES
+
+
+def _loaded_bytes(checkpoint: Checkpoint, weights: Format) -> float:
+    if not weights.packed:
+        return checkpoint.elements * weights.bytes_per_element
+    total = checkpoint.elements * _BYTES["bfloat16"]
+    for shape in checkpoint.layers:
+        held = held_as(weights.name, shape)
+        total += prod(shape) * (_BYTES[held] - _BYTES["bfloat16"])
+        if held == "int4" and weights.twin:
+            total += prod(shape) * _BYTES["int8"]
+    if checkpoint.head is not None:
+        held = held_as(weights.name, checkpoint.head, head=True)
+        # A head that is the embedding becomes one beside it.
+        saved = 0.0 if checkpoint.tied else _BYTES["bfloat16"]
+        if held != "bfloat16":
+            total += prod(checkpoint.head) * (_BYTES[held] - saved)
+    return total
 
 
 def available_bytes(*, root: Path = Path("/"), limit_bytes: int | None = None) -> int | None:
@@ -152,17 +218,20 @@ def choose(
 ) -> Choice:
     """Choose the largest format that fits, or check the forced one. `available` is in bytes.
 
+    int4 gets its int8 twin when that fits as well.
+
     Raises:
         EngineUnavailable: `weights_unsupported` for a format that cannot be loaded yet or is not
             known; `not_enough_memory` with both numbers and the fix.
     """
     offered = [item for item in formats if item.available]
     names = ", ".join(item.name for item in offered)
+    smallest = offered[-1].name
     if weights != "auto":
         offered = [item for item in offered if item.name == weights]
         if not offered:
             raise EngineUnavailable(
-                f"V4_WEIGHTS={weights} is not supported yet: use auto or one of {names}.",
+                f"V4_WEIGHTS={weights} is not supported here: use auto or one of {names}.",
                 code="weights_unsupported",
             )
     too_big: list[str] = []
@@ -171,9 +240,10 @@ def choose(
             checkpoint, item, context_tokens=context_tokens, prompt_tokens=prompt_tokens
         )
         if available is None or need <= available:
-            return Choice(item, need, available, _why(item, weights, too_big, available))
+            choice = Choice(item, need, available, _why(item, weights, too_big, available))
+            return _with_twin(choice, checkpoint, context_tokens, prompt_tokens)
         too_big.append(f"{item.name} needs {gigabytes(need)}")
-    fix = "" if weights in ("auto", offered[-1].name) else ", or V4_WEIGHTS=auto"
+    fix = "" if weights in ("auto", smallest) else ", or V4_WEIGHTS=auto"
     if weights == "float32":
         fix = ", V4_WEIGHTS=bfloat16 or V4_WEIGHTS=auto"
     raise EngineUnavailable(
@@ -181,6 +251,23 @@ def choose(
         f"available. Give the server more memory{fix}.",
         code="not_enough_memory",
     )
+
+
+def _with_twin(
+    choice: Choice, checkpoint: Checkpoint, context_tokens: int, prompt_tokens: int
+) -> Choice:
+    if choice.format.name != "int4":
+        return choice
+    both = replace(choice.format, bytes_per_element=_BYTES["int4"] + _BYTES["int8"], twin=True)
+    need = need_bytes(checkpoint, both, context_tokens=context_tokens, prompt_tokens=prompt_tokens)
+    available = choice.available_bytes
+    if need == choice.need_bytes:
+        return choice
+    if available is not None and need > available:
+        without = f"{choice.reason}; no int8 twin for prompts, which needs {gigabytes(need)}"
+        return replace(choice, reason=without)
+    reason = f"{choice.reason}; with an int8 twin for prompts"
+    return Choice(both, need, available, reason)
 
 
 def gigabytes(size_bytes: int) -> str:
@@ -198,26 +285,23 @@ def _why(item: Format, weights: str, too_big: list[str], available: int | None) 
     return f"{item.name} is the largest and fits in {gigabytes(available)}"
 
 
-def _header_elements(file: Path) -> dict[str, int]:
-    """Return the elements of each tensor of a safetensors file: 8 bytes of length, then JSON."""
+def _header_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a safetensors file: 8 bytes of length, then JSON."""
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if not 2 <= length <= MAX_HEADER_BYTES:
             raise ValueError("not a safetensors header")
         header = json.loads(stream.read(length))
-    sizes: dict[str, int] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     end = 0
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        elements = 1
-        for side in entry["shape"]:
-            elements *= int(side)
-        sizes[name] = elements
+        shapes[name] = tuple(int(side) for side in entry["shape"])
         end = max(end, int(entry["data_offsets"][1]))
     if file.stat().st_size < 8 + length + end:
         raise ValueError("the file is shorter than its header says")
-    return sizes
+    return shapes
 
 
 def _mem_available(root: Path) -> int | None:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from app.core.errors import EngineUnavailable
 from app.engine.base import Status
 from app.engine.weights import (
+    FLOAT_FORMATS,
     FORMATS,
     Checkpoint,
     Choice,
@@ -45,7 +46,12 @@ from app.services.model_reading import (
     read_tokenizer,
 )
 
+if TYPE_CHECKING:
+    from app.engine.linear import Kernels
+
 DEFAULT_MODEL_ID = "microsoft/Phi-3-mini-4k-instruct"
+# Of the models that are loaded through other classes, no layers are made into integers.
+PACKED_CLASS = "AutoModelForCausalLM"
 PROBE_CACHE_S = 5.0
 DEFAULT_CONTEXT_TOKENS = 4096
 
@@ -60,11 +66,13 @@ class ModelConfig:
 
     `auto_class`: the class of transformers that loads the weights. `weights`: a format's name, or
     "auto". `device_map`: as transformers takes it, where there is a GPU. `setting`: the variable
-    that messages name for the model.
+    that messages name for the model. `quant_cache_dir`: where int8 and int4 weights are kept for
+    the next start, a folder or "auto"; None for nowhere. `kernels`: what the machine does fast,
+    where that should not be found out.
     """
 
     model_id: str = DEFAULT_MODEL_ID
-    auto_class: str = "AutoModelForCausalLM"
+    auto_class: str = PACKED_CLASS
     revision: str | None = None
     weights: str = "auto"
     device_map: str = "cpu"
@@ -74,6 +82,8 @@ class ModelConfig:
     threads: int | None = None
     memory_limit_bytes: int | None = None
     context_tokens: int | None = None
+    quant_cache_dir: str | None = None
+    kernels: Kernels | None = None
     fetch: Fetch = fetch_from_hub
     clock: Callable[[], float] = time.monotonic
 
@@ -287,7 +297,9 @@ class LazyModel:
         if on_gpu(config.device_map):
             return gpu_choice(config.weights)
         context = self._context_of(checkpoint)
-        formats = (*FORMATS, FLOAT16) if config.weights == FLOAT16.name else FORMATS
+        formats = FORMATS if config.auto_class == PACKED_CLASS else FLOAT_FORMATS
+        if config.weights == FLOAT16.name:
+            formats = (*formats, FLOAT16)
         return choose(
             checkpoint,
             weights=config.weights,

@@ -7,6 +7,7 @@ memory for it, nor what becomes of a failure later.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 FAILED_LOAD_RETRY_S = 60
 FLOAT16 = Format("float16", 2.0, 2, True)
+# While transformers makes a model, torch's default type and its own progress hook are changed for
+# every thread; two models at once would leave them changed.
+MAKING = threading.Lock()
 _ON_GPU = ("auto", "float32", "bfloat16", "float16")
 _NVIDIA = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
@@ -50,7 +54,8 @@ def read_model(
     """Load the weights, ready to generate.
 
     Raises:
-        EngineUnavailable: `model_load_failed`.
+        EngineUnavailable: `model_load_failed`; `weights_unsupported`, when a packed format cannot
+            be made of these files.
     """
     try:
         import torch
@@ -58,8 +63,12 @@ def read_model(
 
         if config.threads:
             torch.set_num_threads(config.threads)
+        if choice.format.packed:
+            from app.services.model_packing import read_packed
+
+            return read_packed(folder, config, choice.format, report, _options(config))
         name = choice.format.name
-        with weights_progress(report):
+        with MAKING, weights_progress(report):
             model = getattr(transformers, config.auto_class).from_pretrained(
                 folder,
                 dtype=name if name == "auto" else getattr(torch, name),
@@ -68,6 +77,8 @@ def read_model(
                 **_options(config),
             )
         model.eval()
+    except EngineUnavailable:
+        raise
     except Exception as exc:
         raise _failed(config, exc) from exc
     return model

@@ -149,18 +149,18 @@ def test_those_who_wait_are_told_their_position(checkpoint: Path) -> None:
     assert 3 in positions
 
 
-def test_generate_raising_in_its_thread_is_one_error_event(
+def test_a_model_raising_in_its_thread_is_one_error_event(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pitfall: generate() raised in its thread and the request hung for good."""
-    from transformers import Phi3ForCausalLM
+    from transformers import Phi3Model
 
     def broken(self: object, *args: object, **kwargs: object) -> None:
         raise RuntimeError("/secret/path exploded")
 
     with local(checkpoint) as server:
         with monkeypatch.context() as patched:
-            patched.setattr(Phi3ForCausalLM, "generate", broken)
+            patched.setattr(Phi3Model, "forward", broken)
             found = frames(server.post(STREAM, BODY).text)
             patches = frames(server.post(NDJSON, BODY).text)
         assert terminals(found) == ["error"]

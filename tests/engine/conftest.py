@@ -4,7 +4,14 @@ from tests.checkpoints import (
     checkpoint,
     fallback_checkpoint,
     llama_checkpoint,
+    packable_checkpoint,
     qwen_checkpoint,
 )
 
-__all__ = ["checkpoint", "fallback_checkpoint", "llama_checkpoint", "qwen_checkpoint"]
+__all__ = [
+    "checkpoint",
+    "fallback_checkpoint",
+    "llama_checkpoint",
+    "packable_checkpoint",
+    "qwen_checkpoint",
+]

@@ -25,13 +25,21 @@ class TinyModel(ModelServiceV4):
     """A model of these tests' own."""
 
 
-@pytest.fixture(params=["extractive", "local", "remote", "scripted"])
-async def engine(request: pytest.FixtureRequest, checkpoint: Path) -> AsyncIterator[Engine]:
-    TinyModel.configure(model_id=str(checkpoint))
+@pytest.fixture(params=["extractive", "local", "int8", "int4", "remote", "scripted"])
+async def engine(
+    request: pytest.FixtureRequest, checkpoint: Path, packable_checkpoint: Path
+) -> AsyncIterator[Engine]:
+    packed = request.param in ("int8", "int4")
+    TinyModel.configure(
+        model_id=str(packable_checkpoint if packed else checkpoint),
+        weights=request.param if packed else "auto",
+    )
     with running_upstream() as (base, _):
         made: dict[str, Engine] = {
             "extractive": ExtractiveEngine(),
             "local": LocalEngine(TinyModel),
+            "int8": LocalEngine(TinyModel),
+            "int4": LocalEngine(TinyModel),
             "remote": RemoteEngine([base]),
             "scripted": ScriptedEngine([Status("writing"), SUMMARY_TEXT[:9], SUMMARY_TEXT[9:]]),
         }

@@ -445,7 +445,7 @@ async def test_cancelling_the_real_model_stops_it_at_once_and_leaves_no_thread(
     loader = tiny(checkpoint)
     model, _ = await asyncio.to_thread(loader.get_model)
     steps = []
-    model.register_forward_pre_hook(lambda module, args: steps.append(1))
+    model.get_decoder().register_forward_pre_hook(lambda module, args: steps.append(1))
     engine = LocalEngine(loader)
     before = set(threading.enumerate())
     request = GenerateRequest(
@@ -479,7 +479,7 @@ async def test_the_real_model_recovers_from_a_failure_in_generate(checkpoint: Pa
     def fail(module: Any, args: Any) -> None:
         raise RuntimeError("out of luck")
 
-    hook = model.register_forward_pre_hook(fail)
+    hook = model.get_decoder().register_forward_pre_hook(fail)
     with pytest.raises(AppError) as caught:
         await collect(engine)
     assert caught.value.code == "generation_failed"

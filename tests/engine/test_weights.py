@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.core.errors import EngineUnavailable
 from app.engine.weights import (
+    FLOAT_FORMATS,
     FORMATS,
+    RUNTIME_BYTES,
     Checkpoint,
     available_bytes,
     choose,
+    held_as,
     need_bytes,
     read_checkpoint,
 )
@@ -43,8 +47,18 @@ def write_checkpoint(folder: Path, shapes: dict[str, list[int]], config: dict[st
     return folder
 
 
+# Of one of the 32 layers: (out, in).
+PHI3_LAYER = ((9216, 3072), (3072, 3072), (16384, 3072), (3072, 8192))
+
+
 def phi3(**changes: object) -> Checkpoint:
-    return Checkpoint(PHI3_ELEMENTS, 100_000_000, {**PHI3, **changes})
+    return Checkpoint(
+        PHI3_ELEMENTS,
+        100_000_000,
+        {**PHI3, **changes},
+        layers=PHI3_LAYER * 32,
+        head=(32064, 3072),
+    )
 
 
 def test_the_sizes_come_from_the_headers_and_a_tied_head_counts_once(tmp_path: Path) -> None:
@@ -89,13 +103,82 @@ def test_the_need_of_phi3_agrees_with_the_measurement() -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "chosen"), [(24 * GB, "float32"), (16 * GB, "bfloat16"), (None, "float32")]
+    ("room", "chosen"),
+    [
+        (24 * GB, "float32"),
+        (16 * GB, "bfloat16"),
+        (9 * GB, "int8"),
+        (5 * GB, "int4"),
+        (None, "float32"),
+    ],
 )
 def test_auto_takes_the_largest_format_that_fits(room: int | None, chosen: str) -> None:
     """C12: float32 if it fits, else the next one; and it says why."""
     choice = choose(phi3(), available=room, context_tokens=4096, prompt_tokens=3072)
     assert choice.format.name == chosen
     assert chosen in choice.reason or "float32 needs" in choice.reason
+    assert choice.available_bytes is None or choice.need_bytes <= choice.available_bytes
+
+
+@pytest.mark.parametrize(
+    ("weights", "gigabytes"), [("int8", 3.9), ("int4", 2.2), ("int4 and twin", 5.9)]
+)
+def test_the_need_of_packed_weights_is_what_phi3_holds(weights: str, gigabytes: float) -> None:
+    """C12: embedding bfloat16, head int8, layers as the format says."""
+    name, _, twin = weights.partition(" and ")
+    chosen = next(f for f in FORMATS if f.name == name)
+    need = need_bytes(
+        phi3(num_hidden_layers=0, hidden_size=1, intermediate_size=1, num_attention_heads=1),
+        replace(chosen, twin=bool(twin)),
+        context_tokens=1,
+        prompt_tokens=1,
+    )
+    # While loading, one tensor more than what is held: the largest has 0.1 billion elements.
+    assert need == pytest.approx(gigabytes * GB + RUNTIME_BYTES + 0.4 * GB, abs=0.06 * GB)
+
+
+@pytest.mark.parametrize(("room", "twin"), [(16 * GB, True), (7 * GB, False), (None, True)])
+def test_int4_gets_its_int8_twin_when_that_fits_and_says_so(room: int | None, twin: bool) -> None:
+    """C12: the twin reads prompts faster and is not worth being refused for."""
+    choice = choose(phi3(), weights="int4", available=room, context_tokens=4096, prompt_tokens=3072)
+    assert (choice.format.name, choice.format.twin) == ("int4", twin)
+    assert ("with an int8 twin" if twin else "no int8 twin") in choice.reason
+    assert room is None or choice.need_bytes <= room
+
+
+def test_layers_that_no_kernel_takes_are_counted_in_bfloat16() -> None:
+    """C12: honest also for sizes that the kernels do not know."""
+    assert held_as("int4", (64, 128)) == "int4"
+    assert held_as("int4", (64, 128), head=True) == "int8"
+    assert held_as("int4", (48, 96)) == "int8"
+    assert held_as("int8", (20, 128)) == held_as("int8", (64, 24)) == "bfloat16"
+    assert held_as("bfloat16", (64, 128)) == "bfloat16"
+    odd = replace(phi3(), layers=((20, 24),) * 9, head=(99, 24))
+    need = [need_bytes(odd, f, context_tokens=1, prompt_tokens=1) for f in FORMATS[1:]]
+    assert need[1] >= need[0]
+    assert need[1] == need[2]
+
+
+def test_a_tied_head_becomes_one_beside_the_embedding() -> None:
+    """C12: int8 for the scores, bfloat16 for the look-up."""
+    untied, tied = phi3(), replace(phi3(), tied=True)
+    need = [need_bytes(c, FORMATS[2], context_tokens=1, prompt_tokens=1) for c in (untied, tied)]
+    assert need[1] - need[0] == pytest.approx(2 * 32064 * 3072, rel=0.01)
+
+
+def test_a_model_that_reads_images_is_not_offered_packed_weights() -> None:
+    """C7, C12."""
+    with pytest.raises(EngineUnavailable) as caught:
+        choose(
+            phi3(),
+            weights="int8",
+            available=None,
+            context_tokens=1,
+            prompt_tokens=1,
+            formats=FLOAT_FORMATS,
+        )
+    assert caught.value.code == "weights_unsupported"
+    assert "int4" not in caught.value.message.partition(":")[2]
 
 
 @pytest.mark.parametrize("weights", ["float32", "auto"])
@@ -108,9 +191,9 @@ def test_what_cannot_fit_is_refused_with_numbers_and_the_fix(weights: str) -> No
     assert "float32 needs" in caught.value.message
 
 
-@pytest.mark.parametrize("weights", ["int8", "int4", "float8"])
+@pytest.mark.parametrize("weights", ["int2", "float8"])
 def test_a_format_that_cannot_be_loaded_is_refused(weights: str) -> None:
-    """C12: the seam for the quantised formats."""
+    """C12."""
     with pytest.raises(EngineUnavailable) as caught:
         choose(phi3(), weights=weights, available=None, context_tokens=4096, prompt_tokens=1)
     assert caught.value.code == "weights_unsupported"

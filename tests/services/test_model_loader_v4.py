@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,17 @@ def run(stream: Iterator[str]) -> tuple[str, Finish]:
             pieces.append(next(stream))
         except StopIteration as end:
             return "".join(pieces), end.value
+
+
+def noted(stream: Iterator[str], pieces: list[str]) -> Iterator[str]:
+    """Pass a stream on, and note its pieces."""
+    while True:
+        try:
+            piece = next(stream)
+        except StopIteration as end:
+            return end.value
+        pieces.append(piece)
+        yield piece
 
 
 def code_of(call: Callable[[], object]) -> str:
@@ -142,8 +154,8 @@ def test_auto_loads_the_largest_format_that_fits(checkpoint: Path) -> None:
     [
         ({"memory_limit_bytes": 1_000_000}, "not_enough_memory"),
         ({"memory_limit_bytes": 1_000_000, "weights": "float32"}, "not_enough_memory"),
-        ({"weights": "int4"}, "weights_unsupported"),
-        ({"weights": "int8"}, "weights_unsupported"),
+        ({"memory_limit_bytes": 1_000_000, "weights": "int4"}, "not_enough_memory"),
+        ({"weights": "int3"}, "weights_unsupported"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_before_anything_happens(
@@ -353,22 +365,22 @@ def test_the_stream_is_the_decoded_text_piece_by_piece(
     kept: list[int] = []
     schema = {"type": "array", "items": {"type": "string", "maxLength": 12}, "minItems": 9}
     for seed in range(5):
-        generate, kept[:] = model.generate, []
-
-        def spy(*args: Any, generate: Any = generate, **kwargs: Any) -> Any:
-            ids = generate(*args, **kwargs)
-            kept.extend(ids[0, args[0].shape[1] :].tolist())
-            return ids
-
-        model.generate = spy
+        kept.clear()
+        hook = model.get_input_embeddings().register_forward_pre_hook(
+            lambda module, args: kept.extend(args[0].flatten().tolist())
+        )
         try:
             stream = loader.stream_generation(
                 "Hello", max_tokens=90, temperature=1.0, seed=seed, json_schema=schema
             )
-            pieces = list(stream)
+            pieces: list[str] = []
+            text, finish = run(noted(stream, pieces))
         finally:
-            model.generate = generate
-        assert "".join(pieces) == tokenizer.decode(kept, skip_special_tokens=True)
+            hook.remove()
+        # The model saw every token but the last one.
+        seen = kept[len(kept) - finish.completion_tokens + 1 :]
+        assert text.startswith(tokenizer.decode(seen, skip_special_tokens=True).rstrip("\ufffd"))
+        assert len(json.loads(text)) >= 9
         assert len(pieces) > len(kept) / 3
 
 
@@ -438,7 +450,7 @@ def test_a_cancel_while_the_prompt_is_read_does_not_wait_for_its_end(checkpoint:
     event = threading.Event()
     reached: list[int] = []
     model.model.layers[0].register_forward_pre_hook(lambda module, args: reached.append(1))
-    model.register_forward_pre_hook(lambda module, args: event.set())
+    model.get_decoder().register_forward_pre_hook(lambda module, args: event.set())
     text, finish = run(loader.stream_generation("Hello", max_tokens=50, stop_event=event))
     assert (text, finish.reason, finish.completion_tokens) == ("", "cancelled", 0)
 
@@ -452,7 +464,7 @@ def test_a_failure_in_the_models_thread_reaches_the_caller(checkpoint: Path) -> 
     def fail(module: Any, args: Any) -> None:
         raise RuntimeError("no")
 
-    hook = model.register_forward_pre_hook(fail)
+    hook = model.get_decoder().register_forward_pre_hook(fail)
     with pytest.raises(GenerationFailed) as caught:
         run(loader.stream_generation("Hello"))
     assert isinstance(caught.value.__cause__, RuntimeError)

@@ -1,0 +1,259 @@
+"""The variants that `bench.cpu` compares, each measured in a process that runs nothing else.
+
+A variant loads, runs one short generation to warm up, and is then timed once. The plan and Precis
+get the same messages and the same grammar. Heavy libraries are imported where they are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.engine.base import GenerateRequest
+    from app.engine.local import LocalEngine
+
+TEMPERATURE = 0.2
+SEED = 1
+WARM_UP_PROMPT_TOKENS = 64
+WARM_UP_NEW_TOKENS = 40
+# More strings than a budget can hold, so that the budget and not the model ends the output.
+SCHEMA = {
+    "type": "object",
+    "properties": {"points": {"type": "array", "items": {"type": "string"}, "minItems": 8}},
+    "required": ["points"],
+    "additionalProperties": False,
+}
+
+
+class NotAvailable(Exception):
+    """The variant cannot run here, for a reason that its message tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a variant is to do.
+
+    `model`: the folder of the checkpoint, or the file for llama.cpp. `packed`: where Precis keeps
+    weights that it has quantized.
+    """
+
+    model: Path
+    packed: Path
+    prompt_tokens: int
+    new_tokens: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Moments of one generation by one clock, and what it counted."""
+
+    started_s: float
+    first_s: float
+    ended_s: float
+    prompt_tokens: int
+    new_tokens: int
+
+    def rates(self) -> dict[str, Any]:
+        """Return what is printed: the first token ends the prefill and does not count as decode."""
+        first_token_s = self.first_s - self.started_s
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "new_tokens": self.new_tokens,
+            "first_token_s": first_token_s,
+            "prefill_tokens_per_s": self.prompt_tokens / first_token_s,
+            "decode_tokens_per_s": (self.new_tokens - 1) / (self.ended_s - self.first_s),
+            "total_s": self.ended_s - self.started_s,
+        }
+
+
+def measure(name: str, task: Task) -> dict[str, Any]:
+    """Run the variant and return its numbers.
+
+    Raises:
+        NotAvailable: it cannot run here.
+    """
+    if name == "plan":
+        found = _plan(task)
+    elif name.startswith("llama"):
+        # llama.cpp lives in an environment without the libraries of the others.
+        from bench.cpu_llama import llama
+
+        found = llama(task, flash_attention=name == "llama-flash")
+    else:
+        found = asyncio.run(_precis(task, name))
+    return found | {"peak_bytes": peak_bytes()}
+
+
+def peak_bytes() -> int:
+    """Return the largest resident size that this process has had."""
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("the kernel counts no VmHWM")
+
+
+async def _precis(task: Task, weights: str) -> dict[str, Any]:
+    """Run the server's own engine and loader, without HTTP."""
+    from app.engine.local import LocalEngine
+    from app.services.model_loader_v4 import ModelServiceV4
+
+    ModelServiceV4.configure(
+        model_id=str(task.model),
+        weights=weights,
+        threads=task.threads,
+        quant_cache_dir=str(task.packed),
+    )
+    engine = LocalEngine(ModelServiceV4)
+    if problem := await engine.unavailable():
+        raise NotAvailable(f"{problem.code}: {problem.message}")
+    # Before the clock starts: the load is that of the weights, and not that of the libraries.
+    import torch
+    import transformers
+
+    started_s = time.perf_counter()
+    model, tokenizer = await asyncio.to_thread(ModelServiceV4.get_model)
+    load_s = time.perf_counter() - started_s
+    warm_up = _request(tokenizer, WARM_UP_PROMPT_TOKENS, WARM_UP_NEW_TOKENS)
+    await _precis_once(engine, warm_up)
+    request = _request(tokenizer, task.prompt_tokens, task.new_tokens)
+    timing, text, reason = await _precis_once(engine, request)
+    await engine.aclose()
+    info = engine.info()
+    return timing.rates() | {
+        "load_s": load_s,
+        "grammar": True,
+        "weights": info["weights"],
+        "weights_reason": info["reason"],
+        "loaded_bytes": model.get_memory_footprint(),
+        "finish_reason": reason,
+        "chars": len(text),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+async def _precis_once(engine: LocalEngine, request: GenerateRequest) -> tuple[Timing, str, str]:
+    from app.engine.base import Finish, Text
+
+    fitted = await engine.fit(request)
+    first_s: float | None = None
+    text = ""
+    started_s = time.perf_counter()
+    async with aclosing(engine.generate(fitted.request)) as items:
+        async for item in items:
+            if isinstance(item, Text):
+                first_s = first_s or time.perf_counter()
+                text += item.text
+            if isinstance(item, Finish):
+                ended_s = time.perf_counter()
+                end = item
+    if first_s is None:
+        raise RuntimeError("the generation wrote nothing")
+    timing = Timing(started_s, first_s, ended_s, end.prompt_tokens, end.completion_tokens)
+    return timing, text, end.reason
+
+
+def _request(tokenizer: Any, prompt_tokens: int, new_tokens: int) -> GenerateRequest:
+    """Return a request whose rendered prompt has `prompt_tokens`, as near as words allow."""
+    from app.engine.base import GenerateRequest, Message
+    from app.engine.template import render, tokens_of
+    from bench.cpu_checkpoint import article
+
+    def count(text: str) -> int:
+        return len(tokens_of(tokenizer, render(tokenizer, (Message("user", text),))))
+
+    return GenerateRequest(
+        messages=(Message("user", article(prompt_tokens, count)),),
+        max_tokens=new_tokens,
+        temperature=TEMPERATURE,
+        seed=SEED,
+        json_schema=SCHEMA,
+    )
+
+
+def _plan(task: Task) -> dict[str, Any]:
+    """Run what the plan wrote down: float32, `generate` in a thread, its streamer and its cache."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(task.threads)
+    started_s = time.perf_counter()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(task.model, local_files_only=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        task.model, dtype=torch.float32, local_files_only=True
+    )
+    model.eval()
+    load_s = time.perf_counter() - started_s
+    torch.manual_seed(SEED)
+    _plan_once(model, tokenizer, _request(tokenizer, WARM_UP_PROMPT_TOKENS, WARM_UP_NEW_TOKENS))
+    timing, text = _plan_once(
+        model, tokenizer, _request(tokenizer, task.prompt_tokens, task.new_tokens)
+    )
+    return timing.rates() | {
+        "load_s": load_s,
+        "grammar": True,
+        "weights": str(model.dtype).removeprefix("torch."),
+        "loaded_bytes": model.get_memory_footprint(),
+        "chars": len(text),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+def _plan_once(model: Any, tokenizer: Any, request: GenerateRequest) -> tuple[Timing, str]:
+    import transformers
+
+    from app.engine.grammar import Vocabulary
+    from app.engine.prompt import end_ids
+    from app.services.model_fitting import constraint_of
+
+    moments: list[float] = []
+
+    class Streamer(transformers.TextIteratorStreamer):  # type: ignore[misc, unused-ignore]
+        """The stock streamer waits for a whole word; the moments here are those of the tokens."""
+
+        def put(self, value: Any) -> None:
+            if not self.next_tokens_are_prompt:
+                moments.append(time.perf_counter())
+            super().put(value)
+
+    vocabulary = Vocabulary(tokenizer, end_ids(model, tokenizer))
+    started_s = time.perf_counter()
+    inputs = tokenizer.apply_chat_template(
+        [{"role": turn.role, "content": turn.content} for turn in request.messages],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    prompt_ids = inputs["input_ids"][0].tolist()
+    streamer = Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    held = constraint_of(request, vocabulary, tokenizer, prompt_ids)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            model.generate(
+                **inputs,
+                streamer=streamer,
+                max_new_tokens=request.max_tokens,
+                do_sample=True,
+                temperature=request.temperature,
+                eos_token_id=end_ids(model, tokenizer),
+                logits_processor=transformers.LogitsProcessorList([held]),
+            )
+        except BaseException as exc:
+            failures.append(exc)
+            streamer.end()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    text = "".join(streamer)
+    thread.join()
+    if failures:
+        raise failures[0]
+    return Timing(started_s, moments[0], moments[-1], len(prompt_ids), len(moments)), text

@@ -1,0 +1,163 @@
+"""`bench.cpu` as one runs it, on a shape so small that only what it says about itself is tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.ceilings import decode_bytes, prefill_operations
+from bench.cpu_checkpoint import Shape, article
+from bench.cpu_table import lines, summarize
+from bench.gguf_file import Q4_0, Q6_K, blocks
+
+# Several processes import torch, one after the other.
+pytestmark = pytest.mark.timeout(120)
+
+ROOT = Path(__file__).parents[2]
+TOY = ("--layers", "2", "--hidden", "64", "--intermediate", "128", "--heads", "2")
+TOY_SHAPE = Shape(2, 64, 128, 2, 600)
+PROMPT_TOKENS = 150
+NEW_TOKENS = 48
+
+
+def bench(*options: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command on the toy shape, all its files in `folder`."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "bench.cpu", *TOY, *options),
+            *("--folder", str(folder), "--out", str(folder / "cpu.json")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    """What one run of the command printed, and the file that it wrote."""
+    folder = tmp_path_factory.mktemp("bench")
+    shown = bench(
+        *("--vocabulary", "600", "--rounds", "1", "--formats", "bfloat16,float3"),
+        *("--prompt-tokens", str(PROMPT_TOKENS), "--new-tokens", str(NEW_TOKENS)),
+        *("--copy-bytes", str(1 << 22), "--ceiling-s", "0.05", "--threads", "1"),
+        *("--peers-python", str(folder / "none")),
+        folder=folder,
+    )
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    return shown.stdout, json.loads((folder / "cpu.json").read_text())
+
+
+def test_every_variant_reads_the_prompt_and_uses_the_budget(
+    ran: tuple[str, dict[str, Any]],
+) -> None:
+    """Issue 5: the plan and Precis do the same work, and the counts are those of the model."""
+    rows = {row["variant"]: row for row in ran[1]["summary"]["rows"]}
+    for name in ("plan", "bfloat16"):
+        row = rows[name]
+        assert PROMPT_TOKENS - 2 <= row["prompt_tokens"] <= PROMPT_TOKENS
+        assert NEW_TOKENS - 4 <= row["new_tokens"] <= NEW_TOKENS
+        assert row["prompt_tokens"] == rows["plan"]["prompt_tokens"]
+        assert row["grammar"] is True
+        assert row["peak_bytes"] > 100_000_000
+    assert rows["plan"]["weights"] == "float32"
+    assert rows["bfloat16"]["weights"] == "bfloat16"
+    # Beside the weights there are only the tables of the rotary embedding.
+    assert 0 <= rows["bfloat16"]["loaded_bytes"] - TOY_SHAPE.elements * 2 < 1000
+
+
+def test_the_rates_and_ratios_follow_from_the_moments(ran: tuple[str, dict[str, Any]]) -> None:
+    """Issue 5: what is printed can be computed from what each process reported."""
+    record = ran[1]
+    rows = {row["variant"]: row for row in record["summary"]["rows"]}
+    for run in record["runs"]:
+        if run["available"]:
+            decode_s = run["total_s"] - run["first_token_s"]
+            assert run["prefill_tokens_per_s"] * run["first_token_s"] == pytest.approx(
+                run["prompt_tokens"]
+            )
+            assert run["decode_tokens_per_s"] * decode_s == pytest.approx(run["new_tokens"] - 1)
+    plan, own = rows["plan"], rows["bfloat16"]
+    assert own["first_token_by_plan"] == pytest.approx(plan["first_token_s"] / own["first_token_s"])
+    assert own["decode_by_plan"] == pytest.approx(
+        own["decode_tokens_per_s"] / plan["decode_tokens_per_s"]
+    )
+    machine = record["summary"]["ceilings"]
+    bandwidth = max(machine["copy_bytes_per_s"], machine["read_bytes_per_s"])
+    assert own["decode_share"] == pytest.approx(own["decode_bytes_per_s"] / bandwidth)
+
+
+def test_what_cannot_run_is_named_and_stops_nothing(ran: tuple[str, dict[str, Any]]) -> None:
+    """Issue 5: a format that the server refuses, and a peer that is not installed."""
+    printed, record = ran
+    rows = {row["variant"]: row for row in record["summary"]["rows"]}
+    assert "weights_unsupported" in rows["float3"]["message"]
+    assert "make bench-peers" in rows["llama"]["message"]
+    assert printed.count("not available: ") == 2
+    assert "a toy shape, for tests" in printed.splitlines()[0]
+    assert "first_token_by_llama" not in rows["bfloat16"]
+
+
+def test_a_process_that_fails_shows_its_last_lines(tmp_path: Path) -> None:
+    """Issue 5: errors of a variant are shown."""
+    shown = bench("--vocabulary", "200", folder=tmp_path)
+    assert shown.returncode == 1
+    assert "The tokenizer has 261 entries, the vocabulary 200 rows." in shown.stderr
+
+
+def test_a_round_that_failed_leaves_the_others_and_a_busy_machine_is_told() -> None:
+    """Issue 5: medians are over the rounds that ended, and the failure is told."""
+    run = {
+        **{"variant": "plan", "available": True, "load_s": 2.0, "weights": "float32"},
+        **{"prompt_tokens": 100, "new_tokens": 10, "first_token_s": 2.0, "total_s": 3.0},
+        **{"prefill_tokens_per_s": 50.0, "decode_tokens_per_s": 9.0},
+        **{"peak_bytes": 10**9, "loaded_bytes": 10**9},
+    }
+    slower = run | {"first_token_s": 4.0, "load_s": 1.0}
+    failed = {"variant": "plan", "available": False, "message": "ended with status -9"}
+    summary = summarize(TOY_SHAPE, [run, failed, slower], [])
+    row = summary["rows"][0]
+    assert (row["rounds"], row["first_token_s"]) == (2, 3.0)
+    assert (row["first_load_s"], row["last_load_s"]) == (2.0, 1.0)
+    told = lines("title", summary)
+    assert "plan        not available: ended with status -9" in told
+    assert not any("BUSY" in line for line in told)
+    busy = summarize(TOY_SHAPE, [run | {"others_share": 0.4}, slower], [])
+    assert any("BUSY" in line and "plan 40%" in line for line in lines("title", busy))
+
+
+def test_the_demands_of_the_full_shape_are_those_of_phi_3_mini() -> None:
+    """Issue 5: 3.8e9 weights; a decode step in float32 reads 15 GB, and its cache."""
+    shape = Shape()
+    assert shape.elements == 3_821_079_552
+    weights = (shape.elements - shape.head_elements) * 4
+    cache = 2 * 32 * 3072 * 1000 * 4
+    assert decode_bytes(shape, "float32", 1000) == pytest.approx(weights + cache, rel=1e-4)
+    assert decode_bytes(shape, "float32", 4000) == decode_bytes(shape, "float32", 2047)
+    assert prefill_operations(shape, 1) == pytest.approx(2 * 3.72e9, rel=0.01)
+
+
+def test_the_prompt_has_the_length_that_was_asked_for() -> None:
+    """Issue 5: a prompt of 2,560 tokens, whatever the tokenizer."""
+    for tokens in (20, 2560):
+        assert len(article(tokens, lambda text: len(text.split())).split()) == tokens
+
+
+@pytest.mark.parametrize(("block", "width"), [(Q4_0, 512 // 32 * 18), (Q6_K, 512 // 256 * 210)])
+def test_blocks_have_the_size_of_llama_cpp_and_small_weights(
+    block: tuple[int, int, int], width: int
+) -> None:
+    """Issue 5: the peer's file is made of random blocks; a scale that overflows makes it slow."""
+    made = blocks(3, 512, block, np.random.default_rng(0))
+    assert made.shape == (3, width)
+    scales = made.reshape(-1, block[1])[:, block[2] : block[2] + 2].copy().view(np.float16)
+    assert ((scales > 0) & (scales < 0.01)).all()
+    with pytest.raises(ValueError, match="no whole number"):
+        blocks(3, 500, block, np.random.default_rng(0))

@@ -1,0 +1,267 @@
+"""The decoder's loop against transformers' own `generate`, alone and in company."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from app.engine.attention import NAME
+from app.engine.decoder import ALONE_TOKENS, Decoder, Generation, decoder_of
+
+WAIT_S = 60.0
+VOCABULARY = 97
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "phi3": ("Phi3", {}),
+    "phi3 with a window": ("Phi3", {"sliding_window": 24}),
+    "qwen3": ("Qwen3", {"head_dim": 16}),
+    "llama": ("Llama", {}),
+}
+
+
+def model_of(family: str = "phi3") -> Any:
+    """Return a model with random weights, always the same."""
+    name, more = FAMILIES[family]
+    torch.manual_seed(7)
+    config = getattr(transformers, f"{name}Config")(**SIZES, **more)
+    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
+
+
+def prompt_of(length: int, seed: int = 0) -> list[int]:
+    """Return random tokens, none of them special."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(5, VOCABULARY, (length,), generator=generator).tolist()
+
+
+@dataclass
+class Told:
+    """What a generation told."""
+
+    tokens: list[int] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    failure: BaseException | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+    begun: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self) -> list[int]:
+        assert self.ended.wait(WAIT_S)
+        if self.failure is not None:
+            raise self.failure
+        return self.tokens
+
+
+def start(
+    decoder: Decoder,
+    prompt: Sequence[int],
+    *,
+    max_tokens: int = 40,
+    processors: Sequence[Callable[..., torch.Tensor]] = (),
+) -> Told:
+    told = Told()
+
+    def on_token(token: int) -> None:
+        told.tokens.append(token)
+        told.begun.set()
+
+    def on_end(failure: BaseException | None) -> None:
+        told.failure = failure
+        told.ended.set()
+
+    decoder.submit(
+        Generation(
+            prompt=prompt,
+            max_tokens=max_tokens,
+            processors=processors,
+            eos_ids=frozenset(),
+            constraint=None,
+            may_force=False,
+            stopped=told.stop.is_set,
+            on_token=on_token,
+            on_read=told.shares.append,
+            on_end=on_end,
+        )
+    )
+    return told
+
+
+def expected_of(model: Any, prompt: Sequence[int], max_tokens: int = 40) -> list[int]:
+    """What `generate` itself writes, with transformers' plainest attention."""
+    own = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        with torch.inference_mode():
+            ids = model.generate(
+                torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)),
+                max_new_tokens=max_tokens, do_sample=False, eos_token_id=None,
+            )  # fmt: skip
+    finally:
+        model.set_attn_implementation(own)
+    return ids[0, len(prompt) :].tolist()
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def model(request: pytest.FixtureRequest) -> Any:
+    return model_of(request.param)
+
+
+def decoder(model: Any) -> Decoder:
+    found = decoder_of(model)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("length", [1, 2, 30, ALONE_TOKENS, ALONE_TOKENS + 1, 1200])
+def test_greedy_text_is_that_of_generate(model: Any, length: int) -> None:
+    """S0.13, S4.24: token for token in float32, whatever the chunks of the prompt."""
+    prompt = prompt_of(length, seed=length)
+    assert start(decoder(model), prompt).wait() == expected_of(model, prompt)
+
+
+def test_generate_itself_still_works(model: Any) -> None:
+    """C24: `get_model()` gives a model that anybody may use."""
+    decoder(model)
+    assert model.config._attn_implementation == NAME
+    prompt = prompt_of(40)
+    with torch.inference_mode():
+        ids = model.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, 40), max_new_tokens=20,
+            do_sample=False, eos_token_id=None,
+        )  # fmt: skip
+    assert ids[0, 40:].tolist() == expected_of(model, prompt, 20)
+
+
+def test_those_who_decode_together_write_what_each_writes_alone(model: Any) -> None:
+    """S4.24: joining and leaving between tokens; a newcomer's prompt is read beside the others."""
+    prompts = [prompt_of(length, seed=length) for length in (20, 700, 3, 150)]
+    budgets = [120, 30, 60, 90]
+    first = start(decoder(model), prompts[0], max_tokens=budgets[0])
+    assert first.begun.wait(WAIT_S)
+    others = [
+        start(decoder(model), prompt, max_tokens=budget)
+        for prompt, budget in zip(prompts[1:], budgets[1:], strict=True)
+    ]
+    for told, prompt, budget in zip([first, *others], prompts, budgets, strict=True):
+        assert told.wait() == expected_of(model, prompt, budget)
+
+
+def rows_seen(model: Any) -> tuple[list[int], Any]:
+    rows: list[int] = []
+    hook = model.get_input_embeddings().register_forward_pre_hook(
+        lambda module, args: rows.append(args[0].shape[1])
+    )
+    return rows, hook
+
+
+def test_what_was_computed_before_is_not_computed_again() -> None:
+    """The same article again, another one with the same beginning, and after a cancel."""
+    model = model_of()
+    shared = prompt_of(300)
+    prompts = [shared + prompt_of(50, seed=1), shared + prompt_of(50, seed=2)]
+    expected = [expected_of(model, prompt, 10) for prompt in prompts]
+    rows, hook = rows_seen(model)
+    assert start(decoder(model), prompts[0], max_tokens=10).wait() == expected[0]
+    assert sum(rows) == 350 + 9
+    rows.clear()
+    assert start(decoder(model), prompts[0], max_tokens=10).wait() == expected[0]
+    assert sum(rows) == 1 + 9
+    rows.clear()
+    assert start(decoder(model), prompts[1], max_tokens=10).wait() == expected[1]
+    assert sum(rows) == 50 + 9
+    rows.clear()
+    running = start(decoder(model), prompts[0], max_tokens=1000)
+    assert running.begun.wait(WAIT_S)
+    beside = start(decoder(model), prompts[0], max_tokens=10)
+    assert beside.wait() == expected[0]
+    running.stop.set()
+    running.wait()
+    hook.remove()
+
+
+def test_one_that_fails_does_not_take_the_others_along(model: Any) -> None:
+    """Pitfall: an exception in the model's thread is an error, never a hang, and of one only."""
+
+    def broken(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no")
+
+    fine = start(decoder(model), prompt_of(20), max_tokens=60)
+    bad = start(decoder(model), prompt_of(9, seed=4), processors=[broken])
+    with pytest.raises(RuntimeError, match="no"):
+        bad.wait()
+    assert fine.wait() == expected_of(model, prompt_of(20), 60)
+
+
+def test_a_model_that_fails_ends_everybody_and_works_again() -> None:
+    """Pitfall: the request, and there the whole server, hung for good."""
+    model = model_of()
+
+    def fail(module: Any, args: Any) -> None:
+        raise RuntimeError("out of luck")
+
+    hook = model.get_input_embeddings().register_forward_pre_hook(fail)
+    both = [start(decoder(model), prompt_of(5, seed=seed)) for seed in range(2)]
+    for told in both:
+        with pytest.raises(RuntimeError):
+            told.wait()
+    hook.remove()
+    assert start(decoder(model), prompt_of(5)).wait() == expected_of(model, prompt_of(5))
+
+
+def test_a_cancel_ends_one_and_its_thread_ends_with_the_last() -> None:
+    """S1.31, S4.23."""
+    model = model_of()
+    running = decoder(model)
+    told = [start(running, prompt_of(9, seed=seed), max_tokens=1900) for seed in range(2)]
+    for one in told:
+        assert one.begun.wait(WAIT_S)
+    told[0].stop.set()
+    assert len(told[0].wait()) < 1900
+    assert not told[1].ended.is_set()
+    told[1].stop.set()
+    told[1].wait()
+    running.rest(WAIT_S)
+    assert "decoder" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_reading_a_long_prompt_tells_how_far_it_is() -> None:
+    """Contract 1: `status` reading with progress that moves."""
+    told = start(decoder(model_of()), prompt_of(1500), max_tokens=2)
+    told.wait()
+    assert told.shares == sorted(told.shares)
+    assert len(told.shares) >= 2
+    assert all(0 < share < 1 for share in told.shares)
+
+
+@pytest.mark.parametrize("kind", ["Gemma2", "Phi3 with a growing context"])
+def test_a_model_that_it_cannot_run_is_left_to_generate(kind: str) -> None:
+    """Another family, or positions that depend on the length: the plain path."""
+    if kind == "Gemma2":
+        config = transformers.Gemma2Config(**SIZES, head_dim=12)
+        model: Any = transformers.Gemma2ForCausalLM(config)
+    else:
+        factors = [1.0] * 6
+        rope = {
+            "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": factors,
+            "long_factor": factors, "original_max_position_embeddings": 1024,
+        }  # fmt: skip
+        config = transformers.Phi3Config(**SIZES, rope_parameters=rope)
+        model = transformers.Phi3ForCausalLM(config)
+    assert decoder_of(model) is None

@@ -1,0 +1,50 @@
+"""What the tests of packed models share: a loader of its own for each, and how far it is off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from app.engine.base import Finish
+from app.services.model_loader_v4 import ModelServiceV4
+
+ROOT = Path(__file__).parents[1]
+IDS = torch.arange(5, 45).view(1, -1)
+
+
+def service(folder: Path, weights: str, **values: Any) -> type[ModelServiceV4]:
+    class Service(ModelServiceV4):
+        """A model of its own."""
+
+    Service.configure(model_id=str(folder), weights=weights, threads=1, **values)
+    return Service
+
+
+def logits(loader: type[ModelServiceV4], ids: torch.Tensor = IDS) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = loader.get_model()[0](ids).logits.float()
+    return found
+
+
+def float_logits(folder: Path, ids: torch.Tensor = IDS) -> torch.Tensor:
+    return logits(service(folder, "float32"), ids)
+
+
+def error(made: torch.Tensor, true: torch.Tensor) -> float:
+    return float(((made - true).square().mean() / true.square().mean()).sqrt())
+
+
+def generated(loader: type[ModelServiceV4]) -> tuple[str, Finish]:
+    pieces = []
+    stream = loader.stream_generation("Hello", max_tokens=12, temperature=0.0)
+    while True:
+        try:
+            pieces.append(next(stream))
+        except StopIteration as end:
+            return "".join(pieces), end.value
+
+
+def folders(cache: Path) -> list[Path]:
+    return sorted(cache.iterdir()) if cache.exists() else []
