@@ -9,6 +9,7 @@ model runs. It knows token ids, not text.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from app.engine.sampling import Processor
 # a second, nobody's stream stands still for longer than about a second.
 ALONE_TOKENS = 512
 BESIDE_TOKENS = 96
+REST_SLICE_S = 0.02
 # Families whose attention goes through transformers' interface and whose forward is decoder + head.
 RUNS = frozenset(("phi3", "qwen3", "llama"))
 
@@ -97,11 +99,15 @@ class Decoder:
                 self._thread.start()
 
     def rest(self, timeout_s: float) -> None:
-        """Wait until the thread has ended, if nobody needs it any more."""
-        with self._lock:
-            thread = None if self._active or self._arrived else self._thread
-        if thread is not None:
-            thread.join(timeout_s)
+        """Wait until the thread has ended, unless somebody needs it, now or before it has."""
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            with self._lock:
+                thread = None if self._active or self._arrived else self._thread
+            if thread is None or not thread.is_alive():
+                return
+            # In slices: who comes meanwhile keeps the thread alive for as long as it takes.
+            thread.join(REST_SLICE_S)
 
     def _work(self) -> None:
         with torch.inference_mode():

@@ -1,7 +1,8 @@
-"""Runs transformers' `generate` in a thread and streams its text (S0.13, S0.15, S1.31).
+"""Runs a model in a thread and streams its text (S0.13, S0.15, S1.31).
 
-The one module that imports torch and transformers when it is imported: import it only in a thread
-that is about to run the model. It knows nothing of loading, queues or event loops.
+The models that `decoder.py` knows run in its loop, all others in transformers' `generate`. It
+imports torch and transformers when it is imported: import it only in a thread that is about to run
+the model. It knows nothing of loading, queues or event loops.
 """
 
 from __future__ import annotations
@@ -145,13 +146,13 @@ def stream_text(
 ) -> Generator[Piece, None, Finish]:
     """Yield the text of one generation, piece by piece; return its `Finish`.
 
-    `generate` runs in a thread of its own, which is gone when this ends, however it ends.
+    The model runs in another thread, which no longer works for this when it ends, however it ends.
     `inputs` are more tensors for the model, such as `pixel_values`. With `sampling.top_logprobs`
     the pieces carry their tokens, whose bytes `bytes_of` knows. `on_status` is called from both
     threads.
 
     Raises:
-        GenerationFailed: `generate` raised; an `AppError` of the grammar comes as it is.
+        GenerationFailed: the model raised; an `AppError` of the grammar comes as it is.
     """
     recorder = None
     if sampling.top_logprobs is not None and bytes_of is not None:

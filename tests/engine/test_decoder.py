@@ -75,6 +75,7 @@ def start(
     *,
     max_tokens: int = 40,
     processors: Sequence[Callable[..., torch.Tensor]] = (),
+    constraint: Any = None,
 ) -> Told:
     told = Told()
 
@@ -92,8 +93,8 @@ def start(
             max_tokens=max_tokens,
             processors=processors,
             eos_ids=frozenset(),
-            constraint=None,
-            may_force=False,
+            constraint=constraint,
+            may_force=constraint is not None,
             stopped=told.stop.is_set,
             on_token=on_token,
             on_read=told.shares.append,
@@ -194,6 +195,48 @@ def test_what_was_computed_before_is_not_computed_again() -> None:
     running.stop.set()
     running.wait()
     hook.remove()
+
+
+class Forced:
+    """A constraint that knows three tokens after the first one."""
+
+    complete = False
+    tokens = (11, 12, 13)
+
+    def __init__(self) -> None:
+        self.known = list(self.tokens)
+
+    def advance(self, ids: Sequence[int]) -> None:
+        """It follows nothing."""
+
+    def forced(self) -> list[int]:
+        known, self.known = self.known, []
+        return known
+
+
+def test_tokens_that_are_forced_go_into_one_forward() -> None:
+    """The issue of speed: forced tokens cost no forward of their own, and change no other token."""
+    model = model_of()
+    prompt = prompt_of(30)
+    first = expected_of(model, prompt, 1)
+    expected = expected_of(model, [*prompt, *first, *Forced.tokens], 6)
+    rows, hook = rows_seen(model)
+    told = start(decoder(model), prompt, max_tokens=10, constraint=Forced())
+    assert told.wait() == [*first, *Forced.tokens, *expected]
+    hook.remove()
+    assert rows == [30, 4, 1, 1, 1, 1, 1]
+
+
+def test_one_that_comes_meanwhile_does_not_hold_up_one_that_rests() -> None:
+    """S1.31: the end of one generation is told although the thread works on for another."""
+    model = model_of()
+    running = decoder(model)
+    busy = start(running, prompt_of(9), max_tokens=1900)
+    assert busy.begun.wait(WAIT_S)
+    running.rest(WAIT_S)
+    assert not busy.ended.is_set()
+    busy.stop.set()
+    busy.wait()
 
 
 def test_one_that_fails_does_not_take_the_others_along(model: Any) -> None:
