@@ -86,6 +86,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         async with asyncio.TaskGroup() as beside:
             tasks = [
                 beside.create_task(_sweep(parts, settings.sessions_ttl_seconds)),
+                beside.create_task(_forget(settings.sessions_ttl_seconds)),
                 beside.create_task(parts.sessions.tend()),
                 beside.create_task(parts.engines.tend()),
             ]
@@ -234,6 +235,9 @@ def _local_roles(settings: Settings) -> dict[EngineRole, Assignment]:
         "hf_token": settings.hf_token,
         "memory_limit_bytes": settings.memory_limit_bytes,
         "quant_cache_dir": settings.quant_cache_dir,
+        "sequences": settings.max_concurrent_generations,
+        # As sessions: it is what users sent.
+        "keep_s": settings.sessions_ttl_seconds,
     }
     ModelServiceV4.configure(
         model_id=settings.v4_model_id,
@@ -305,10 +309,24 @@ def _mount(app: FastAPI, settings: Settings) -> None:
 
 async def _sweep(parts: Services, ttl_s: float) -> None:
     while True:
-        await asyncio.sleep(min(SWEEP_INTERVAL_S, max(0.1, ttl_s / 4)))
+        await asyncio.sleep(_sweep_interval_s(ttl_s))
         await parts.summarizer.sweep()
         with suppress(LogUnavailable):
             await parts.sessions.sweep()
+
+
+async def _forget(ttl_s: float) -> None:
+    """Let go what models keep of prompts whose time is over, also when nobody asks any more."""
+    while True:
+        await asyncio.sleep(_sweep_interval_s(ttl_s))
+        for loader in (ModelServiceV4, ChatModel, VisionModel):
+            if gone := loader.forget_expired():
+                # In a thread: giving a gigabyte back takes tenths of a second.
+                await asyncio.to_thread(gone.clear)
+
+
+def _sweep_interval_s(ttl_s: float) -> float:
+    return min(SWEEP_INTERVAL_S, max(0.1, ttl_s / 4))
 
 
 async def _preload() -> None:

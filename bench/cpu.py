@@ -6,6 +6,7 @@ then runs every variant in a process of its own on the same cores, one after the
 and decode are from what the machine can do; `bench/README.md` says how to read it.
 
     python -m bench.cpu [--quick] [--rounds 2] [--variants plan,precis,llama] [--formats int8,int4]
+        [--users 4]
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--new-tokens", type=int, default=256)
     parser.add_argument("--variants", default="plan,precis,llama", help=", ".join(GROUPS))
     parser.add_argument("--formats", help="of Precis; all that the server knows if left out")
+    parser.add_argument("--users", type=int, default=1, help="of Precis, at once, after the one")
+    parser.add_argument("--users-new-tokens", type=int, help="of each; as --new-tokens if left out")
     parser.add_argument("--tokenizer", help="folder of a real one, instead of one made up")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--folder", type=Path, default=FOLDER, help="for weights, up to 25 GB")
@@ -60,7 +63,10 @@ def options(arguments: list[str]) -> argparse.Namespace:
     unknown = set(chosen.variants.split(",")) - set(GROUPS)
     if unknown:
         parser.error(f"unknown variants: {', '.join(sorted(unknown))}")
-    if chosen.prompt_tokens + chosen.new_tokens > CONTEXT_TOKENS:
+    if chosen.users < 1:
+        parser.error("there is at least one user")
+    chosen.users_new_tokens = chosen.users_new_tokens or chosen.new_tokens
+    if chosen.prompt_tokens + max(chosen.new_tokens, chosen.users_new_tokens) > CONTEXT_TOKENS:
         parser.error(f"the context holds {CONTEXT_TOKENS} tokens")
     return chosen
 
@@ -86,8 +92,10 @@ def title_of(chosen: argparse.Namespace, shape: Shape) -> str:
         name = f"QUICK, NOT the whole model: {shape.layers} of its {FULL_LAYERS} layers, unscaled"
     else:
         name = "a toy shape, for tests"
+    several = f", then {chosen.users} users of {chosen.users_new_tokens} new each"
     return (
-        f"{name} ({size}), prompt {chosen.prompt_tokens} tokens, {chosen.new_tokens} new, "
+        f"{name} ({size}), prompt {chosen.prompt_tokens} tokens, {chosen.new_tokens} new"
+        f"{several if chosen.users > 1 else ''}, "
         f"{chosen.threads} threads, median of {chosen.rounds} rounds"
     )
 
@@ -119,7 +127,15 @@ def measure_here(chosen: argparse.Namespace, variant: str) -> dict[str, Any]:
         )
     model = chosen.folder / (f"{shape.name}.gguf" if variant.startswith("llama") else shape.name)
     packed = (chosen.folder / "quantized").resolve()
-    task = Task(model, packed, chosen.prompt_tokens, chosen.new_tokens, chosen.threads)
+    task = Task(
+        model,
+        packed,
+        chosen.prompt_tokens,
+        chosen.new_tokens,
+        chosen.threads,
+        chosen.users,
+        chosen.users_new_tokens,
+    )
     return measure(variant, task)
 
 

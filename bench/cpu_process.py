@@ -1,6 +1,7 @@
 """Runs one measurement in a process of its own, and sees what else the machine did meanwhile.
 
-Knows how an answer comes back (the last line of stdout, JSON), and nothing of what is measured.
+Knows how an answer comes back (the last line of stdout, JSON) and how much memory a process has
+had, and nothing of what is measured.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import resource
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,20 @@ def run(command: list[str], *, timeout_s: float) -> dict[str, Any]:
         return failed | {"message": f"ended with status {ended.returncode}\n    {last}"}
     found: dict[str, Any] = json.loads(printed[-1])
     return found | {"others_share": max(0.0, others_s / cores_s)}
+
+
+def peak_bytes() -> int:
+    """Return the largest resident size that this process has had, or has had since `reset_peak`."""
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("the kernel counts no VmHWM")
+
+
+def reset_peak() -> None:
+    """Let `peak_bytes` begin anew; where the kernel refuses, it goes on from what it was."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
 
 
 def _busy_s() -> float:

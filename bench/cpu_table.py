@@ -22,6 +22,14 @@ MEDIANS = (
     "peak_bytes",
     "loaded_bytes",
 )
+USERS_MEDIANS = (
+    "decode_tokens_per_s",
+    "by_one_user",
+    "stall_s",
+    "newcomer_first_token_s",
+    "beside_tokens_per_s",
+    "peak_bytes",
+)
 NONE = "-"
 # Above this the numbers are those of a busy machine, and the table says so.
 OTHERS_SHARE = 0.05
@@ -62,10 +70,24 @@ def _row(name: str, runs: Iterable[Row]) -> Row:
         row["first_load_s"], row["last_load_s"] = good[0]["load_s"], good[-1]["load_s"]
         row |= {key: good[0].get(key) for key in ("weights", "grammar", "weights_reason")}
         row["others_share"] = max(run.get("others_share", 0.0) for run in good)
+        row |= _users([run["users"] for run in good if "users" in run])
     messages = [run["message"] for run in own if not run["available"]]
     if messages:
         row["message"] = messages[0]
     return row
+
+
+def _users(own: Sequence[Row]) -> Row:
+    """Return the medians of the rounds with several users; None where no round has a number."""
+    if not own:
+        return {}
+    found: Row = {"users": own[0]["users"]}
+    for key in USERS_MEDIANS:
+        values = [one[key] for one in own if one.get(key) is not None]
+        found[key] = statistics.median(values) if values else None
+    messages = [one["message"] for one in own if one.get("message")]
+    found["message"] = messages[0] if messages else None
+    return {"users": found}
 
 
 def _shares(shape: Shape, row: Row, machine: Row) -> Row:
@@ -134,6 +156,7 @@ def lines(title: str, summary: Mapping[str, Any]) -> list[str]:
         for row in summary["rows"]
         if "message" in row
     ]
+    found += _users_lines([row for row in rows if "users" in row])
     busy = [row for row in rows if row["others_share"] > OTHERS_SHARE]
     if busy:
         shares = ", ".join(f"{row['variant']} {row['others_share']:.0%}" for row in busy)
@@ -150,6 +173,34 @@ def _ratio_line(row: Row) -> str:
     return f"{row['variant']:12}{ratios}" + "".join(
         f"{NONE:>9}" if share is None else f"{share:9.1%}" for share in shares
     )
+
+
+def _users_lines(rows: Sequence[Row]) -> list[str]:
+    """Return the table of several users, if there were several."""
+    if not rows:
+        return []
+    found = ["", f"{rows[0]['users']['users']} users at once"]
+    found.append(f"{'':12}{'decode tok/s':>27}{'while a newcomer is read':>30}{'peak':>8}")
+    heads = f"{'one':>9}{'all':>9}{'times':>9}{'stall s':>9}{'first s':>10}{'tok/s':>11}{'GB':>8}"
+    found.append(f"{'':12}{heads}")
+    for row in rows:
+        users = row["users"]
+        if any(users[key] is not None for key in USERS_MEDIANS):
+            peak_bytes = users["peak_bytes"]
+            found.append(
+                f"{row['variant']:12}{row['decode_tokens_per_s']:9.2f}"
+                f"{_number(users['decode_tokens_per_s'], 9)}{_number(users['by_one_user'], 9)}"
+                f"{_number(users['stall_s'], 9)}{_number(users['newcomer_first_token_s'], 10)}"
+                f"{_number(users['beside_tokens_per_s'], 11)}"
+                f"{_number(None if peak_bytes is None else peak_bytes / 1e9, 8)}"
+            )
+        if users["message"]:
+            found.append(f"{row['variant']:12}{users['message']}")
+    return found
+
+
+def _number(value: float | None, width: int) -> str:
+    return f"{NONE:>{width}}" if value is None else f"{value:{width}.2f}"
 
 
 def _ceiling_lines(machine: Mapping[str, Any]) -> list[str]:

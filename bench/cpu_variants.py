@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.cpu_process import peak_bytes
+
 if TYPE_CHECKING:
     from app.engine.base import GenerateRequest
     from app.engine.local import LocalEngine
@@ -22,6 +24,7 @@ TEMPERATURE = 0.2
 SEED = 1
 WARM_UP_PROMPT_TOKENS = 64
 WARM_UP_NEW_TOKENS = 40
+OTHER = "Heavy rain closed three roads to the north on Monday. "
 # More strings than a budget can hold, so that the budget and not the model ends the output.
 SCHEMA = {
     "type": "object",
@@ -40,7 +43,7 @@ class Task:
     """What a variant is to do.
 
     `model`: the folder of the checkpoint, or the file for llama.cpp. `packed`: where Precis keeps
-    weights that it has quantized.
+    weights that it has quantized. `users`: how many then write at once, `users_new_tokens` each.
     """
 
     model: Path
@@ -48,6 +51,8 @@ class Task:
     prompt_tokens: int
     new_tokens: int
     threads: int
+    users: int = 1
+    users_new_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,29 +93,32 @@ def measure(name: str, task: Task) -> dict[str, Any]:
         found = llama(task, flash_attention=name == "llama-flash")
     else:
         found = asyncio.run(_precis(task, name))
-    return found | {"peak_bytes": peak_bytes()}
+    if task.users > 1 and "users" not in found:
+        found["users"] = _none_of(task.users, "one at a time")
+    return {"peak_bytes": peak_bytes()} | found
 
 
-def peak_bytes() -> int:
-    """Return the largest resident size that this process has had."""
-    for line in Path("/proc/self/status").read_text("ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("the kernel counts no VmHWM")
+def _none_of(users: int, message: str) -> dict[str, Any]:
+    """Return what stands for figures of several users where there are none."""
+    return {"available": False, "users": users, "message": message}
 
 
 async def _precis(task: Task, weights: str) -> dict[str, Any]:
     """Run the server's own engine and loader, without HTTP."""
     from app.engine.local import LocalEngine
     from app.services.model_loader_v4 import ModelServiceV4
+    from app.services.model_reading import held_bytes
+    from bench.cpu_users import CountingLoader, measure_users
 
     ModelServiceV4.configure(
         model_id=str(task.model),
         weights=weights,
         threads=task.threads,
+        sequences=task.users,
         quant_cache_dir=str(task.packed),
     )
-    engine = LocalEngine(ModelServiceV4)
+    loader = CountingLoader(ModelServiceV4)
+    engine = LocalEngine(loader, slots=task.users)
     if problem := await engine.unavailable():
         raise NotAvailable(f"{problem.code}: {problem.message}")
     # Before the clock starts: the load is that of the weights, and not that of the libraries.
@@ -120,18 +128,33 @@ async def _precis(task: Task, weights: str) -> dict[str, Any]:
     started_s = time.perf_counter()
     model, tokenizer = await asyncio.to_thread(ModelServiceV4.get_model)
     load_s = time.perf_counter() - started_s
+    load_peak_bytes = peak_bytes()
     warm_up = _request(tokenizer, WARM_UP_PROMPT_TOKENS, WARM_UP_NEW_TOKENS)
     await _precis_once(engine, warm_up)
     request = _request(tokenizer, task.prompt_tokens, task.new_tokens)
     timing, text, reason = await _precis_once(engine, request)
+    found = timing.rates() | {"peak_bytes": peak_bytes(), "load_peak_bytes": load_peak_bytes}
+    at_once = ModelServiceV4.info()["sequences"]
+    if at_once < task.users:
+        found["users"] = _none_of(task.users, f"there is memory for {at_once} at once")
+    elif task.users > 1:
+        found["users"] = await measure_users(
+            engine,
+            loader,
+            alone=request,
+            newcomer=_request(tokenizer, task.prompt_tokens, task.new_tokens, opening=OTHER),
+            users=task.users,
+            new_tokens=task.users_new_tokens,
+            one_tokens_per_s=found["decode_tokens_per_s"],
+        )
     await engine.aclose()
     info = engine.info()
-    return timing.rates() | {
+    return found | {
         "load_s": load_s,
         "grammar": True,
         "weights": info["weights"],
         "weights_reason": info["reason"],
-        "loaded_bytes": model.get_memory_footprint(),
+        "loaded_bytes": held_bytes(model),
         "finish_reason": reason,
         "chars": len(text),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
@@ -159,17 +182,22 @@ async def _precis_once(engine: LocalEngine, request: GenerateRequest) -> tuple[T
     return timing, text, end.reason
 
 
-def _request(tokenizer: Any, prompt_tokens: int, new_tokens: int) -> GenerateRequest:
-    """Return a request whose rendered prompt has `prompt_tokens`, as near as words allow."""
+def _request(
+    tokenizer: Any, prompt_tokens: int, new_tokens: int, *, opening: str = ""
+) -> GenerateRequest:
+    """Return a request whose rendered prompt has `prompt_tokens`, as near as words allow.
+
+    Another `opening` makes it another article from its first word on.
+    """
     from app.engine.base import GenerateRequest, Message
     from app.engine.template import render, tokens_of
     from bench.cpu_checkpoint import article
 
     def count(text: str) -> int:
-        return len(tokens_of(tokenizer, render(tokenizer, (Message("user", text),))))
+        return len(tokens_of(tokenizer, render(tokenizer, (Message("user", opening + text),))))
 
     return GenerateRequest(
-        messages=(Message("user", article(prompt_tokens, count)),),
+        messages=(Message("user", opening + article(prompt_tokens, count)),),
         max_tokens=new_tokens,
         temperature=TEMPERATURE,
         seed=SEED,

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import pytest
 
+from tests.weight_formats import of_this_run
+
 Kind = Literal["bytes", "fallback"]
 Architecture = Literal["phi3", "qwen3", "llama"]
 
@@ -130,18 +132,20 @@ def make_checkpoint(
     layers: int = 1,
     context_tokens: int = 2048,
     tied: bool = False,
-    hidden: int = 32,
+    hidden: int | None = None,
     seed: int = 0,
 ) -> Path:
     """Write config, weights (safetensors) and tokenizer to `folder`, and return it.
 
-    `hidden`: from 128 on, all sizes are those that the kernels of packed weights take.
+    `hidden`: from 128 on, all sizes are those that the kernels of packed weights take; None is 32,
+    and 128 where the run is for packed weights.
     `kind`: "bytes" is a byte-level BPE, "fallback" one with "▁" for spaces and `<0xNN>` tokens,
     as Phi-3 and Llama have. `template` "own" is in the style of the architecture's.
     """
     import torch
     import transformers
 
+    hidden = hidden or (128 if of_this_run().packed else 32)
     markers, own, prefix = _FAMILIES[architecture]
     backend: Any = byte_level(markers) if kind == "bytes" else _byte_fallback(markers)
     make_tokenizer: Any = transformers.PreTrainedTokenizerFast

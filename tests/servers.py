@@ -19,6 +19,7 @@ from app.__main__ import Server
 from app.core.config import Settings
 from app.engine.base import Engine
 from app.main import create_app
+from tests.weight_formats import of_this_run
 
 WAIT_S = 20.0
 STREAM = "/api/v4/scrape-and-summarize/stream"
@@ -29,6 +30,8 @@ PROSE = "/api/v3/scrape-and-summarize/stream"
 def settings(**values: Any) -> Settings:
     """Settings of a test: nothing from the environment, the extractive engine."""
     defaults: dict[str, Any] = {"summary_engine": "extractive", "log_level": "warning"}
+    if "v4_model_id" in values:
+        values = of_this_run().settings(values.pop("v4_model_id"), **values)
     return Settings(_env_file=None, **{**defaults, **values})
 
 

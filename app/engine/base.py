@@ -39,7 +39,8 @@ class Tool:
 class Message:
     """One turn of a prompt.
 
-    `may_be_cut`: the content may lose its end, at a sentence boundary, to fit the context.
+    `may_be_cut`: the content may lose its end, at a sentence boundary, to fit the context; `after`
+    follows it in the same turn and is never cut.
     `parts`: where images stand among the words, a number being the index of an image of the
     request; empty when the content is all there is. `tool_calls` belong to an assistant's turn,
     `tool_call_id` and `name` to a tool's.
@@ -48,6 +49,7 @@ class Message:
     role: Role
     content: str
     may_be_cut: bool = False
+    after: str = ""
     parts: tuple[str | int, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None

@@ -8,79 +8,40 @@ model runs. It knows token ids, not text.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from app.engine.attention import NAME, Step, Way, choose_ways, register
 from app.engine.kv_cache import Abandoned, KeyValues, Span, StepCache
+from app.engine.portions import ALONE_TOKENS, ATTRIBUTE, BLOCK_TOKENS, Pace, Room, runs
 from app.engine.prefixes import Prefixes
-from app.engine.sampling import Processor
+from app.engine.sequence import Generation
 
-# A chunk of a prompt that is read alone, and of one that is read while others write: at 100 tokens
-# a second, nobody's stream stands still for longer than about a second.
-ALONE_TOKENS = 512
-BESIDE_TOKENS = 96
+__all__ = ["ALONE_TOKENS", "Decoder", "Generation", "decoder_of"]
+
 REST_SLICE_S = 0.02
-# Families whose attention goes through transformers' interface and whose forward is decoder + head.
-RUNS = frozenset(("phi3", "qwen3", "llama"))
-
-
-class Forcing(Protocol):
-    """A constraint that may know the next tokens without asking the model."""
-
-    @property
-    def complete(self) -> bool: ...
-
-    def advance(self, ids: Sequence[int]) -> None: ...
-
-    def forced(self) -> list[int]: ...
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Generation:
-    """One sequence and all that is its own.
-
-    `on_token` is called in the decoder's thread for each new token, `on_read` with the share of the
-    prompt that has been read, `on_end` once, last, with what went wrong or None.
-    """
-
-    prompt: Sequence[int]
-    max_tokens: int
-    processors: Sequence[Processor]
-    eos_ids: frozenset[int]
-    constraint: Forcing | None
-    may_force: bool
-    stopped: Callable[[], bool]
-    on_token: Callable[[int], None]
-    on_read: Callable[[float], None]
-    on_end: Callable[[BaseException | None], None]
-    ids: list[int] = field(init=False)
-    kv: KeyValues = field(init=False)
-    made: int = 0
-
-    @property
-    def unread(self) -> int:
-        """How many of its tokens the model has not seen."""
-        return len(self.ids) - self.kv.length
-
-    @property
-    def reading(self) -> bool:
-        """The prompt is not whole yet."""
-        return self.kv.length < len(self.prompt) - 1
 
 
 class Decoder:
-    """Runs the generations of one model in a thread of its own, which ends when there are none."""
+    """Runs the generations of one model in a thread of its own, which ends when there are none.
 
-    def __init__(self, model: Any) -> None:
+    `clock` counts the seconds that steps take.
+    """
+
+    def __init__(self, model: Any, room: Room, clock: Callable[[], float]) -> None:
         self._model = model
-        self._prefixes = Prefixes(int(model.config.max_position_embeddings))
+        self._clock = clock
+        self._pace = Pace()
+        context = int(model.config.max_position_embeddings)
+        most = context if room.max_tokens is None else min(room.max_tokens, context)
+        self._prefixes = Prefixes(most, ttl_s=room.ttl_s, clock=room.clock)
+        self._most = room.sequences or sys.maxsize
         self._layers = int(model.config.num_hidden_layers)
         self._ways = _ways(model)
         self._lock = threading.Lock()
@@ -109,36 +70,46 @@ class Decoder:
             # In slices: who comes meanwhile keeps the thread alive for as long as it takes.
             thread.join(REST_SLICE_S)
 
+    def forget_expired(self) -> list[KeyValues]:
+        """Return what was kept of generations that ended too long ago, to be freed."""
+        return self._prefixes.forget_expired()
+
     def _work(self) -> None:
         with torch.inference_mode():
             while True:
                 try:
                     if not self._join():
                         return
-                    self._step()
+                    if self._active:
+                        self._step()
                 except BaseException as failure:
                     # Whatever it was, nobody may be left waiting.
                     for generation in list(self._active):
                         self._leave(generation, failure)
 
     def _join(self) -> bool:
-        """Let in who has arrived and let go who was stopped; False when nobody is left."""
+        """Let in whom there is room for and let go who was stopped; False when nobody is left."""
         for generation in [one for one in self._active if one.stopped()]:
             self._leave(generation, None)
         with self._lock:
-            arrived = list(self._arrived)
-            self._arrived.clear()
-            if not arrived and not self._active:
+            waiting = [one for one in self._arrived if not one.stopped()]
+            gone = [one for one in self._arrived if one.stopped()]
+            free = max(0, self._most - len(self._active))
+            self._arrived = deque(waiting[free:])
+            if not waiting and not gone and not self._active:
                 self._working = False
                 return False
-        for generation in arrived:
+        for generation in gone:
+            generation.on_end(None)
+        for generation in waiting[:free]:
             generation.ids = list(generation.prompt)
             try:
                 generation.kv = self._prefixes.take(
                     generation.ids,
-                    self._running(),
+                    [(one.ids, one.kv) for one in self._active],
                     layers=self._layers,
-                    room_tokens=len(generation.ids) + generation.max_tokens,
+                    # What follows the prompt comes by blocks: a budget is seldom used up.
+                    room_tokens=len(generation.ids) + min(generation.max_tokens, BLOCK_TOKENS),
                 )
             except BaseException as failure:
                 generation.on_end(failure)
@@ -146,31 +117,33 @@ class Decoder:
                 self._active.append(generation)
         return True
 
-    def _running(self) -> list[tuple[Sequence[int], KeyValues]]:
-        return [(one.ids, one.kv) for one in self._active]
-
     def _step(self) -> None:
         """Run the model once: a token for everybody who writes, a chunk for who still reads."""
+        plan, room = self._plan()
+        started_s = self._clock()
         try:
-            plan = self._plan()
             logits = self._forward(plan)
         except Abandoned:
             return
+        if plan[-1][1] == room:
+            self._pace.took(room, self._clock() - started_s)
         for generation, count in plan:
             generation.kv.length += count
-            if generation.reading or generation.unread:
-                generation.on_read(generation.kv.length / len(generation.prompt))
-        for (generation, _), scores in zip(_writers(plan), logits, strict=True):
+        writers = [one for one, _ in plan if not one.unread]
+        for generation, scores in zip(writers, logits, strict=True):
             self._advance(generation, scores[None])
 
-    def _plan(self) -> list[tuple[Generation, int]]:
-        """Say whose tokens are computed in this step, and how many of each."""
+    def _plan(self) -> tuple[list[tuple[Generation, int]], int | None]:
+        """Say whose tokens are computed in this step, and how many of each.
+
+        Who reads comes last; the second value is the room that it had, None when nobody reads.
+        """
         writers = [(one, one.unread) for one in self._active if not one.reading]
         reader = next((one for one in self._active if one.reading), None)
         if reader is None:
-            return writers
-        room = BESIDE_TOKENS if writers else ALONE_TOKENS
-        return [*writers, (reader, min(reader.unread, room))]
+            return writers, None
+        room = self._pace.rows() if writers else ALONE_TOKENS
+        return [*writers, (reader, min(reader.unread, room))], room
 
     def _forward(self, plan: Sequence[tuple[Generation, int]]) -> torch.Tensor:
         """Return the logits after the last token of each that now writes: (writers, vocabulary)."""
@@ -186,7 +159,7 @@ class Decoder:
             positions += range(kv.length, kv.length + count)
             if count == generation.unread:
                 last.append(len(ids) - 1)
-        cache = StepCache(spans, lambda: all(one.stopped() for one, _ in plan))
+        cache = StepCache(spans, lambda layer: self._at_layer(plan, layer))
         hidden = self._model.get_decoder()(
             input_ids=torch.tensor([ids]),
             position_ids=torch.tensor([positions]),
@@ -198,6 +171,14 @@ class Decoder:
             return torch.empty(0, 0)
         logits: torch.Tensor = self._model.get_output_embeddings()(hidden[:, last])[0]
         return logits
+
+    def _at_layer(self, plan: Sequence[tuple[Generation, int]], layer: int) -> None:
+        """Leave a step that nobody wants any more; tell who reads how far the layers are."""
+        if all(one.stopped() for one, _ in plan):
+            raise Abandoned
+        generation, count = plan[-1]
+        if generation.reading:
+            generation.tell_read(generation.kv.length + count * layer / self._layers)
 
     def _advance(self, generation: Generation, scores: torch.Tensor) -> None:
         """Choose the next token of a sequence, and those that follow from it. scores: (1, n)."""
@@ -237,35 +218,29 @@ class Decoder:
             generation.on_end(failure)
 
 
-def _writers(plan: Sequence[tuple[Generation, int]]) -> list[tuple[Generation, int]]:
-    """Return those whose tokens have all been seen: they have logits."""
-    return [(one, count) for one, count in plan if not one.unread]
-
-
 _making = threading.Lock()
 
 
-def decoder_of(model: Any) -> Decoder | None:
+def decoder_of(
+    model: Any,
+    room: Room | None = None,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Decoder | None:
     """Return the model's decoder, made once; None for a model that it cannot run.
 
     It runs models of text on the CPU whose attention is transformers' own: Phi-3, Qwen3, Llama.
+    What is asked beside the model counts when the decoder is made.
     """
     with _making:
         # Kept with the model, so that both are let go together.
-        found: Decoder | None = getattr(model, "precis_decoder", None)
-        if found is None and _runs_here(model):
+        found: Decoder | None = getattr(model, ATTRIBUTE, None)
+        if found is None and model.device.type == "cpu" and runs(model.config.to_dict()):
             register()
             model.set_attn_implementation(NAME)
-            found = model.precis_decoder = Decoder(model)
+            found = Decoder(model, room or Room(), clock)
+            setattr(model, ATTRIBUTE, found)
         return found
-
-
-def _runs_here(model: Any) -> bool:
-    config = model.config
-    # A rotary embedding that follows the length of the sequence would see all of them as one.
-    rope = getattr(config, "rope_parameters", None) or {}
-    fixed = rope.get("rope_type", "default") in ("default", "linear", "llama3")
-    return bool(fixed and model.device.type == "cpu" and config.model_type in RUNS)
 
 
 def _ways(model: Any) -> tuple[Way, Way]:

@@ -8,8 +8,10 @@ the model. It knows nothing of loading, queues or event loops.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import (
@@ -20,14 +22,20 @@ from transformers import (
 )
 
 from app.engine.base import Finish, FinishReason, Status, TokenLogprob
-from app.engine.decoder import Generation, decoder_of
+from app.engine.decoder import decoder_of
 from app.engine.failures import as_app_error
 from app.engine.output import CALL, CALL_END, THINK, THINK_END
 from app.engine.pieces import Piece, StopText, TokenTrack
+from app.engine.portions import Room
 from app.engine.reading import PromptWatch, Stopped
 from app.engine.sampling import Recorder, Sampling, processors
+from app.engine.sequence import Generation
 
 JOIN_TIMEOUT_S = 120.0
+TURN_SLICE_S = 0.05
+# Whose turn it is, for each model that `generate` runs.
+_turns: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+_turns_lock = threading.Lock()
 
 
 class Constraint(Protocol):
@@ -141,6 +149,7 @@ def stream_text(
     grammar: Constraint | None = None,
     inputs: Mapping[str, Any] | None = None,
     bytes_of: Callable[[int], bytes] | None = None,
+    room: Room | None = None,
     stop_event: threading.Event,
     on_status: Callable[[Status], None],
 ) -> Generator[Piece, None, Finish]:
@@ -148,8 +157,8 @@ def stream_text(
 
     The model runs in another thread, which no longer works for this when it ends, however it ends.
     `inputs` are more tensors for the model, such as `pixel_values`. With `sampling.top_logprobs`
-    the pieces carry their tokens, whose bytes `bytes_of` knows. `on_status` is called from both
-    threads.
+    the pieces carry their tokens, whose bytes `bytes_of` knows. `room` is for the model's
+    decoder, which the first call makes. `on_status` is called from both threads.
 
     Raises:
         GenerationFailed: the model raised; an `AppError` of the grammar comes as it is.
@@ -165,12 +174,16 @@ def stream_text(
     )
     failures: list[BaseException] = []
     ended = threading.Event()
-    decoder = None if inputs else decoder_of(model)
+    decoder = None if inputs else decoder_of(model, room)
     thread: threading.Thread | None = None
 
     def work() -> None:
         try:
-            with PromptWatch(model, stop_event, on_status), torch.inference_mode():
+            with (
+                _turn(model, stop_event),
+                PromptWatch(model, stop_event, on_status),
+                torch.inference_mode(),
+            ):
                 model.generate(
                     torch.tensor([prompt_ids], device=model.device),
                     streamer=streamer,
@@ -236,6 +249,29 @@ def stream_text(
     done = done or (grammar is not None and grammar.complete)
     reason: FinishReason = "stop" if done else "cancelled" if cancelled else "length"
     return Finish(reason, len(prompt_ids), streamer.tokens)
+
+
+@contextmanager
+def _turn(model: Any, stop_event: threading.Event) -> Iterator[None]:
+    """Let one `generate` after the other run on a CPU: two at once take twice as long each.
+
+    Memory is counted for one, too.
+
+    Raises:
+        Stopped: it was cancelled before its turn.
+    """
+    if model.device.type != "cpu":
+        yield
+        return
+    with _turns_lock:
+        turn = _turns.setdefault(model, threading.Lock())
+    while not turn.acquire(timeout=TURN_SLICE_S):
+        if stop_event.is_set():
+            raise Stopped
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 def _until_stop(

@@ -1,25 +1,58 @@
 """Sequences that were computed before, for those that begin the same way.
 
 A system prompt is computed once, and an article that is asked for again is not read again. It holds
-keys and values up to a number of tokens, the least recently used going first.
+keys and values up to a number of tokens, the least recently used going first, and each only for a
+time: they are what users sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from app.engine.kv_cache import KeyValues
+from app.engine.portions import BLOCK_TOKENS
 
 # Less than this is computed as fast as it is found and copied.
 LEAST_TOKENS = 16
 
 
-class Prefixes:
-    """Keeps ended sequences of one model, `max_tokens` in all."""
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An ended sequence; `until_s`: when it goes."""
 
-    def __init__(self, max_tokens: int) -> None:
-        self._max_tokens = max_tokens
-        self._kept: list[tuple[list[int], KeyValues]] = []
+    ids: list[int]
+    kv: KeyValues
+    until_s: float
+
+
+class Prefixes:
+    """Keeps ended sequences of one model, `max_tokens` in all, each for `ttl_s` after its end.
+
+    Those that run are counted elsewhere. All methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        max_tokens: int,
+        *,
+        ttl_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        # Whole blocks, as buffers have them.
+        self._max_tokens = max_tokens // BLOCK_TOKENS * BLOCK_TOKENS
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: list[_Kept] = []
+
+    @property
+    def held_tokens(self) -> int:
+        """How many tokens' memory is held."""
+        return sum(one.kv.capacity for one in self._kept)
 
     def take(
         self,
@@ -33,37 +66,63 @@ class Prefixes:
 
         The last token is always left to be computed, since its logits are wanted. An ended sequence
         that shares most of its tokens is handed over; of another one, or one of `running`, the
-        common part is copied. `room_tokens`: how long the sequence may become.
+        common part is copied. `room_tokens`: how many tokens there will be in any case.
         """
         most = len(ids) - 1
         best, shared, place = None, LEAST_TOKENS - 1, -1
-        for at, (other, kv) in enumerate([*self._kept, *running]):
-            common = min(most, kv.length, _common(ids, other))
-            if common > shared:
-                best, shared, place = kv, common, at
-        if best is None:
-            made = KeyValues(layers)
-        elif place < len(self._kept) and shared * 2 >= best.length:
-            del self._kept[place]
-            best.crop(shared)
-            made = best
-        else:
-            made = best.copy(shared)
-        self._make_room(room_tokens)
+        with self._lock:
+            self._forget()
+            kept = [(one.ids, one.kv) for one in self._kept]
+            for at, (other, kv) in enumerate([*kept, *running]):
+                common = min(most, kv.length, _common(ids, other))
+                if common > shared:
+                    best, shared, place = kv, common, at
+            if best is None:
+                made = KeyValues(layers)
+            elif place < len(kept) and shared * 2 >= best.length:
+                del self._kept[place]
+                best.crop(shared)
+                made = best
+            else:
+                made = best.copy(shared, room_tokens=room_tokens)
+                if place < len(kept):
+                    self._kept.append(self._kept.pop(place))
+        made.reserve(room_tokens)
         return made
 
     def keep(self, ids: Sequence[int], kv: KeyValues) -> None:
-        """Take over what a sequence has computed."""
-        if kv.length >= LEAST_TOKENS:
-            self._make_room(kv.length)
-            self._kept.append((list(ids[: kv.length]), kv))
+        """Take over what a sequence has computed, or its beginning where the whole has no room."""
+        tokens = min(kv.length, self._max_tokens)
+        if tokens < LEAST_TOKENS or self._ttl_s <= 0:
+            return
+        with self._lock:
+            self._forget()
+            self._make_room(min(kv.capacity, self._max_tokens))
+            if kv.capacity > self._max_tokens:
+                kv = kv.copy(tokens)
+            self._kept.append(_Kept(list(ids[:tokens]), kv, self._clock() + self._ttl_s))
+
+    def forget_expired(self) -> list[KeyValues]:
+        """Return those whose time is over, which are kept no more; never waits.
+
+        Needed only while nobody takes or keeps. Freeing them takes tenths of a second.
+        """
+        if not self._lock.acquire(blocking=False):
+            return []
+        try:
+            return self._forget()
+        finally:
+            self._lock.release()
+
+    def _forget(self) -> list[KeyValues]:
+        now_s = self._clock()
+        gone = [one.kv for one in self._kept if one.until_s <= now_s]
+        self._kept = [one for one in self._kept if now_s < one.until_s]
+        return gone
 
     def _make_room(self, tokens: int) -> None:
-        while self._kept and self._held() + tokens > self._max_tokens:
+        while self._kept and self.held_tokens + tokens > self._max_tokens:
             del self._kept[0]
-
-    def _held(self) -> int:
-        return sum(kv.capacity for _, kv in self._kept)
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from app.engine.linear import GROUP, pack_int4
+from app.engine.int4_layout import GROUP, pack_int4
 
 # So many float32 values stay in a core's cache through all passes of the search, and are too few
 # for torch to split among threads: parts are what the threads share.

@@ -149,8 +149,19 @@ class Sampler:
         ids = None
         if self._top_p < 1:
             shares, ids = _nucleus(shares, self._top_p)
-        drawn = int(torch.multinomial(shares, 1, generator=self._own(shares.device)))
+        drawn = self._at_random(shares)
         return drawn if ids is None else int(ids[drawn])
+
+    def _at_random(self, shares: torch.Tensor) -> int:
+        """Return a place with the probability of its share; torch's own way takes 1 ms for 32k."""
+        import torch
+
+        ends = shares.double().cumsum(-1)
+        own, device = self._own(shares.device), shares.device
+        point = torch.rand(1, generator=own, dtype=ends.dtype, device=device)
+        # To the right of what is equal, so that nothing without a share is ever drawn.
+        drawn = int(torch.searchsorted(ends, point * ends[-1], right=True))
+        return drawn if drawn < len(ends) else int(shares.argmax())
 
     def _own(self, device: Any) -> torch.Generator:
         import torch

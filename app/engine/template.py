@@ -145,7 +145,7 @@ def _forms(
 def _turns(messages: Sequence[Message], neutral: Callable[[str], str]) -> list[Turn]:
     turns = []
     for message in messages:
-        turn: Turn = {"role": message.role, "content": neutral(message.content)}
+        turn: Turn = {"role": message.role, "content": neutral(message.content + message.after)}
         if message.tool_calls:
             turn["tool_calls"] = [
                 _neutral(describe_call(call), neutral) for call in message.tool_calls

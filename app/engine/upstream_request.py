@@ -150,7 +150,7 @@ def _turn(message: Message, images: tuple[bytes, ...]) -> dict[str, Any]:
 
 def _content(message: Message, images: tuple[bytes, ...]) -> str | list[dict[str, Any]]:
     if not message.parts:
-        return _cut(message, message.content)
+        return _cut(message, message.content) + message.after
     return [
         {"type": "text", "text": _cut(message, part)}
         if isinstance(part, str)

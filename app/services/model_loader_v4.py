@@ -212,6 +212,7 @@ class ModelServiceV4:
             grammar=constraint_of(request, vocabulary, tokenizer, ids, thinking=thoughts),
             inputs=inputs,
             bytes_of=vocabulary.bytes_of if vocabulary else None,
+            room=cls._lazy.room(),
             stop_event=stop_event,
             on_status=tell,
         )
@@ -299,6 +300,11 @@ class ModelServiceV4:
     def unload_if_idle(cls, idle_s: float) -> bool:
         """Let the weights go if nobody used them for `idle_s`; True if that happened."""
         return cls._lazy.release_if_idle(idle_s)
+
+    @classmethod
+    def forget_expired(cls) -> list[Any]:
+        """Return what was kept of requests that ended too long ago, to be freed; never waits."""
+        return cls._lazy.forget_expired()
 
     @classmethod
     def _vocabulary(cls, tokenizer: Any, eos_ids: list[int]) -> Vocabulary:

@@ -6,6 +6,7 @@ Knows when to load and when to let go; nothing of prompts or generation, nor how
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import threading
 import time
@@ -19,16 +20,10 @@ import structlog
 
 from app.core.errors import EngineUnavailable
 from app.engine.base import Status
-from app.engine.weights import (
-    FLOAT_FORMATS,
-    FORMATS,
-    Checkpoint,
-    Choice,
-    Format,
-    available_bytes,
-    choose,
-    read_checkpoint,
-)
+from app.engine.checkpoint import Checkpoint, read_checkpoint
+from app.engine.memory import available_bytes
+from app.engine.portions import ATTRIBUTE, Room
+from app.engine.weights import FLOAT_FORMATS, FORMATS, Choice, Format, choose, rows_at_once
 from app.services.model_files import (
     Download,
     Fetch,
@@ -41,13 +36,14 @@ from app.services.model_reading import (
     FAILED_LOAD_RETRY_S,
     FLOAT16,
     gpu_choice,
+    held_bytes,
     on_gpu,
     read_model,
     read_tokenizer,
 )
 
 if TYPE_CHECKING:
-    from app.engine.linear import Kernels
+    from app.engine.kernels import Kernels
 
 DEFAULT_MODEL_ID = "microsoft/Phi-3-mini-4k-instruct"
 # Of the models that are loaded through other classes, no layers are made into integers.
@@ -68,7 +64,8 @@ class ModelConfig:
     "auto". `device_map`: as transformers takes it, where there is a GPU. `setting`: the variable
     that messages name for the model. `quant_cache_dir`: where int8 and int4 weights are kept for
     the next start, a folder or "auto"; None for nowhere. `kernels`: what the machine does fast,
-    where that should not be found out.
+    where that should not be found out. `sequences`: how many generations may run at once.
+    `keep_s`: how long what was read for one is kept after its end, for those that begin alike.
     """
 
     model_id: str = DEFAULT_MODEL_ID
@@ -82,6 +79,8 @@ class ModelConfig:
     threads: int | None = None
     memory_limit_bytes: int | None = None
     context_tokens: int | None = None
+    sequences: int = 1
+    keep_s: float = math.inf
     quant_cache_dir: str | None = None
     kernels: Kernels | None = None
     fetch: Fetch = fetch_from_hub
@@ -116,6 +115,7 @@ class LazyModel:
             "error": self._known_problem(),
             "weights": choice.format.name if choice else None,
             "reason": choice.reason if choice else None,
+            "sequences": choice.sequences if choice else None,
             "need_bytes": choice.need_bytes if choice else None,
             "available_bytes": choice.available_bytes if choice else None,
         }
@@ -203,6 +203,25 @@ class LazyModel:
     def folder(self) -> Path:
         """Return where the checkpoint is; once the tokenizer is there."""
         return self._checkpoint[0] if self._checkpoint else Path(self.config.model_id)
+
+    def room(self) -> Room:
+        """Return how many generations the memory is for, and what is kept of ended ones.
+
+        To be asked once the model is loaded.
+        """
+        choice = self._choice
+        return Room(
+            sequences=choice.sequences if choice else None,
+            max_tokens=choice.kept_tokens if choice else None,
+            ttl_s=self.config.keep_s,
+            clock=self.config.clock,
+        )
+
+    def forget_expired(self) -> list[Any]:
+        """Return what was kept of generations that ended more than `keep_s` ago, to be freed."""
+        loaded = self._loaded
+        decoder = getattr(loaded[0], ATTRIBUTE, None) if loaded else None
+        return decoder.forget_expired() if decoder else []
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -305,7 +324,10 @@ class LazyModel:
             weights=config.weights,
             available=available_bytes(limit_bytes=config.memory_limit_bytes),
             context_tokens=context,
-            prompt_tokens=context,
+            prompt_tokens=rows_at_once(
+                checkpoint, context_tokens=context, sequences=config.sequences
+            ),
+            sequences=config.sequences,
             formats=formats,
         )
 
@@ -353,9 +375,11 @@ class LazyModel:
             weights=choice.format.name,
             reason=choice.reason,
             seconds=round(time.monotonic() - started, 2),
-            weights_bytes=model.get_memory_footprint(),
+            weights_bytes=held_bytes(model),
             need_bytes=choice.need_bytes,
             available_bytes=choice.available_bytes,
+            sequences=choice.sequences,
+            kept_tokens=choice.kept_tokens,
         )
         self._report(1.0)
         return model, tokenizer

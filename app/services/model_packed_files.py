@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import Tensor
 from app.engine.weights import weight_files
 
 # Raised when tensors are named, laid out or computed in another way.
-LAYOUT = 1
+LAYOUT = 2
 _MANIFEST = "manifest.json"
 _FILE_BYTES = 256_000_000
 _SPARE_BYTES = 1_000_000_000
@@ -49,11 +50,12 @@ Keep = Callable[[str, Tensor], None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What was packed and how: the checkpoint's folder, the format, and the int4 layout's block."""
+    """What was packed and how: the checkpoint's folder, the format, and the kernels' layouts."""
 
     folder: Path
     weights: str
     int4_block: int
+    int8_layout: str
 
     def key(self) -> str:
         """Return a name that changes when the checkpoint or the way of packing does.
@@ -64,7 +66,7 @@ class Source:
         Raises:
             OSError, ValueError, KeyError: the checkpoint cannot be read.
         """
-        marks: list[Any] = [LAYOUT, self.weights, self.int4_block]
+        marks: list[Any] = [LAYOUT, self.weights, self.int4_block, self.int8_layout]
         marks.append(hashlib.sha256((self.folder / "config.json").read_bytes()).hexdigest())
         for file in weight_files(self.folder):
             real = file.resolve()
@@ -145,7 +147,8 @@ class _Writer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._pending: dict[str, Tensor] = {}
+        # Each kind has files of its own: some are copied when they are loaded, and then let go.
+        self._pending: dict[tuple[torch.dtype, int], dict[str, Tensor]] = {}
         self._marks: dict[str, dict[str, Any]] = {}
         self._failed = False
 
@@ -165,14 +168,16 @@ class _Writer:
     def add(self, name: str, tensor: Tensor) -> None:
         if self._failed:
             return
-        self._pending[name] = tensor
-        if sum(waiting.nbytes for waiting in self._pending.values()) >= _FILE_BYTES:
-            self._attempt(self._write)
+        pending = self._pending.setdefault((tensor.dtype, tensor.dim()), {})
+        pending[name] = tensor
+        if sum(waiting.nbytes for waiting in pending.values()) >= _FILE_BYTES:
+            self._attempt(partial(self._write, pending))
 
     def finish(self, place: Path) -> None:
         """Put the folder in its place, unless another process was faster."""
-        if self._pending:
-            self._attempt(self._write)
+        for pending in self._pending.values():
+            if pending:
+                self._attempt(partial(self._write, pending))
         self._attempt(lambda: self._publish(place))
 
     def discard(self) -> None:
@@ -185,14 +190,15 @@ class _Writer:
             step()
         except OSError as exc:
             self._failed = True
-            self._pending.clear()
+            for pending in self._pending.values():
+                pending.clear()
             _not_kept(exc)
 
-    def _write(self) -> None:
+    def _write(self, tensors: dict[str, Tensor]) -> None:
         file = self._folder / f"{len(self._marks):05}.safetensors"
-        _write_tensors(file, self._pending)
+        _write_tensors(file, tensors)
         self._marks[file.name] = _mark(file)
-        self._pending.clear()
+        tensors.clear()
 
     def _publish(self, place: Path) -> None:
         manifest = self._folder / _MANIFEST

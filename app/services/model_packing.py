@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from app.core.errors import EngineUnavailable
-from app.engine.linear import Int4Linear, Int8Linear, Kernels, find_kernels
+from app.engine.int8_products import forget_examples, layout, packed_bytes
+from app.engine.kernels import Kernels, find_kernels
+from app.engine.linear import Int4Linear, Int8Linear
 from app.engine.quantize import quantize_int4, quantize_int8
 from app.engine.weights import Format, held_as, weight_files
 from app.services.load_progress import STEP
@@ -62,10 +64,12 @@ def read_packed(
     found = kept.read(_forms(wanted)) if kept else None
     if found is not None:
         log.info("packed_weights_read", model_id=config.model_id, weights=weights.name)
-        for name, tensor in found.items():
-            _assign(model, name, tensor)
+        for name in list(found):
+            _assign(model, name, found.pop(name))
+        _settle(layers, report)
     else:
         _pack(model, layers, wanted, _Tensors(folder, model), kept, report)
+    forget_examples()
     _tie(model)
     _set_generation(model, folder)
     return model.eval()
@@ -141,10 +145,25 @@ def _pack(
             for full, tensor in _made(name, layers.get(name), tensors, wanted):
                 _assign(model, full, tensor)
                 keep(full, tensor)
+            if (int8 := _int8_of(layers.get(name))) is not None:
+                int8.settle()
             done += sizes[name]
             if done / total - told >= STEP:
                 told = done / total
                 report(round(min(told, 0.99), 2))
+
+
+def _settle(layers: Layers, report: Callable[[float], None]) -> None:
+    """Take up what was read in the order of the files, which are let go one after the other."""
+    held = [int8 for layer in layers.values() if (int8 := _int8_of(layer)) is not None]
+    for number, int8 in enumerate(held):
+        int8.settle()
+        report(round(number / len(held), 2))
+
+
+def _int8_of(layer: nn.Module | None) -> Int8Linear | None:
+    found = layer.twin if isinstance(layer, Int4Linear) else layer
+    return found if isinstance(found, Int8Linear) else None
 
 
 def _made(
@@ -167,7 +186,8 @@ def _made(
         name_of_int8 = name
     if name_of_int8 is not None:
         packed, scales = quantize_int8(weight)
-        yield f"{name_of_int8}.packed", packed
+        laid_out = wanted[f"{name_of_int8}.packed"].dtype != packed.dtype
+        yield f"{name_of_int8}.packed", packed_bytes(packed) if laid_out else packed
         yield f"{name_of_int8}.scales", scales
     if f"{name}.bias" in wanted:
         yield f"{name}.bias", tensors.read(f"{name}.bias").to(torch.bfloat16, copy=True)
@@ -225,7 +245,8 @@ def _kept(
     root = keep_folder(config.quant_cache_dir)
     if root is None:
         return None
-    return PackedFiles(root, Source(folder, weights.name, kernels.int4_block))
+    int8_layout = layout() if kernels.prepacked else "plain"
+    return PackedFiles(root, Source(folder, weights.name, kernels.int4_block, int8_layout))
 
 
 def _assign(model: Any, name: str, tensor: Tensor) -> None:

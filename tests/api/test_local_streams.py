@@ -20,6 +20,7 @@ from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import make_checkpoint
 from tests.engines import ARTICLE
 from tests.servers import NDJSON, PROSE, STREAM, Frame, Running, frames, serving, text_of, until
+from tests.weight_formats import of_this_run
 
 BODY = {"text": ARTICLE, "use_cache": False, "max_tokens": 128}
 
@@ -63,7 +64,7 @@ def test_the_local_model_streams_a_valid_summary(checkpoint: Path) -> None:
         found = frames(server.post(STREAM, BODY).text)
         health = server.get("/health").json()
     assert found[0].json["data"]["engine"] == "local"
-    assert found[0].json["data"]["weights"] == "float32"
+    assert found[0].json["data"]["weights"] == of_this_run().held
     assert found[0].json["data"]["weights_reason"]
     stages = [f.json["stage"] for f in found if f.event == "status"]
     assert stages[0] == "loading"
@@ -74,7 +75,7 @@ def test_the_local_model_streams_a_valid_summary(checkpoint: Path) -> None:
     assert found[-1].json["usage"]["completion_tokens"] <= 128
     assert found[-1].json["usage"]["prompt_tokens"] > 50
     assert health["modelReady"] is True
-    assert health["model"]["weights"] == "float32"
+    assert health["model"]["weights"] == of_this_run().held
 
 
 def test_preloading_warms_the_model_up_before_the_first_request(checkpoint: Path) -> None:

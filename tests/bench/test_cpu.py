@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bench.ceilings import decode_bytes, prefill_operations
+from bench.cpu import options
 from bench.cpu_checkpoint import Shape, article
 from bench.cpu_table import lines, summarize
 from bench.gguf_file import Q4_0, Q6_K, blocks
@@ -24,6 +25,9 @@ TOY = ("--layers", "2", "--hidden", "64", "--intermediate", "128", "--heads", "2
 TOY_SHAPE = Shape(2, 64, 128, 2, 600)
 PROMPT_TOKENS = 150
 NEW_TOKENS = 48
+USERS = 3
+# Enough for all to write at the same time, however late one of them begins.
+USERS_NEW_TOKENS = 400
 
 
 def bench(*options: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -47,6 +51,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     shown = bench(
         *("--vocabulary", "600", "--rounds", "1", "--formats", "bfloat16,float3"),
         *("--prompt-tokens", str(PROMPT_TOKENS), "--new-tokens", str(NEW_TOKENS)),
+        *("--users", str(USERS), "--users-new-tokens", str(USERS_NEW_TOKENS)),
         *("--copy-bytes", str(1 << 22), "--ceiling-s", "0.05", "--threads", "1"),
         *("--peers-python", str(folder / "none")),
         folder=folder,
@@ -161,3 +166,73 @@ def test_blocks_have_the_size_of_llama_cpp_and_small_weights(
     assert ((scales > 0) & (scales < 0.01)).all()
     with pytest.raises(ValueError, match="no whole number"):
         blocks(3, 500, block, np.random.default_rng(0))
+
+
+def test_several_users_write_at_once_behind_the_prompt_of_the_one(
+    ran: tuple[str, dict[str, Any]],
+) -> None:
+    """Issue 5, four users at once: the rate and its ratio follow from counts of one interval."""
+    run = next(run for run in ran[1]["runs"] if run["variant"] == "bfloat16")
+    users = run["users"]
+    assert (users["available"], users["users"], users["message"]) == (True, USERS, None)
+    assert len(users["new_tokens"]) == len(users["first_token_s"]) == USERS
+    assert all(0 < tokens <= USERS_NEW_TOKENS for tokens in users["new_tokens"])
+    assert USERS < users["tokens"] <= sum(users["new_tokens"])
+    assert users["decode_tokens_per_s"] * users["interval_s"] == pytest.approx(users["tokens"])
+    assert users["by_one_user"] == pytest.approx(
+        users["decode_tokens_per_s"] / run["decode_tokens_per_s"]
+    )
+
+
+def test_a_newcomer_reads_a_whole_prompt_beside_a_stream(ran: tuple[str, dict[str, Any]]) -> None:
+    """Issue 5, no stall above 2 s: the longest of the gaps that the newcomer's wait touches."""
+    users = next(run for run in ran[1]["runs"] if run["variant"] == "bfloat16")["users"]
+    assert users["stall_s"] == max(users["gaps_s"])
+    assert sum(users["gaps_s"]) >= users["newcomer_first_token_s"] > 0
+    assert users["beside_tokens_per_s"] > 0
+
+
+def test_memory_is_told_for_each_part(ran: tuple[str, dict[str, Any]]) -> None:
+    """Issue 5: what several users take is not in the peak of the one."""
+    runs = {run["variant"]: run for run in ran[1]["runs"]}
+    run = runs["bfloat16"]
+    assert run["load_peak_bytes"] <= run["peak_bytes"]
+    assert run["users"]["peak_bytes"] > TOY_SHAPE.elements * 2
+    assert "load_peak_bytes" not in runs["plan"]
+
+
+def test_the_table_of_users_names_who_serves_one_at_a_time(
+    ran: tuple[str, dict[str, Any]],
+) -> None:
+    """Issue 5: no number is made up for what has no batch."""
+    printed = ran[0].splitlines()
+    assert f"then {USERS} users of {USERS_NEW_TOKENS} new each" in printed[0]
+    table = printed[printed.index(f"{USERS} users at once") :]
+    assert "plan        one at a time" in table
+    row = next(line.split() for line in table if line.startswith("bfloat16"))
+    assert len(row) == 8
+
+
+def test_the_one_is_measured_where_memory_is_too_short_for_all(tmp_path: Path) -> None:
+    """Issue 5: the server's own check refuses so many, and the figures of the one stay."""
+    shown = bench(
+        *("--vocabulary", "600", "--rounds", "1", "--variants", "precis", "--formats", "bfloat16"),
+        *("--prompt-tokens", "100", "--new-tokens", str(NEW_TOKENS), "--users", "1000000"),
+        *("--copy-bytes", str(1 << 22), "--ceiling-s", "0.05", "--threads", "1"),
+        folder=tmp_path,
+    )
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    record = json.loads((tmp_path / "cpu.json").read_text())
+    users = record["runs"][0]["users"]
+    assert users["message"].startswith("there is memory for ")
+    assert record["summary"]["rows"][0]["decode_tokens_per_s"] > 0
+    assert f"bfloat16    {users['message']}" in shown.stdout.splitlines()
+
+
+def test_users_are_at_least_one_and_write_as_much_as_the_one() -> None:
+    """Issue 5: --users and its default budget."""
+    chosen = options(["--new-tokens", "99"])
+    assert (chosen.users, chosen.users_new_tokens) == (1, 99)
+    for refused in (["--users", "0"], ["--users-new-tokens", "4000"]):
+        with pytest.raises(SystemExit):
+            options(refused)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,7 +15,9 @@ import torch
 import transformers
 
 from app.engine.attention import NAME
-from app.engine.decoder import ALONE_TOKENS, Decoder, Generation, decoder_of
+from app.engine.decoder import Decoder, Generation, decoder_of
+from app.engine.kv_cache import KeyValues
+from app.engine.portions import ALONE_TOKENS, FIRST_ROWS, MOST_ROWS, Room
 
 WAIT_S = 60.0
 VOCABULARY = 97
@@ -37,11 +42,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def model_of(family: str = "phi3") -> Any:
+def model_of(family: str = "phi3", **sizes: Any) -> Any:
     """Return a model with random weights, always the same."""
     name, more = FAMILIES[family]
     torch.manual_seed(7)
-    config = getattr(transformers, f"{name}Config")(**SIZES, **more)
+    config = getattr(transformers, f"{name}Config")(**SIZES | more | sizes)
     return getattr(transformers, f"{name}ForCausalLM")(config).eval()
 
 
@@ -76,8 +81,10 @@ def start(
     max_tokens: int = 40,
     processors: Sequence[Callable[..., torch.Tensor]] = (),
     constraint: Any = None,
+    on_read: Callable[[float], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Told:
-    told = Told()
+    told = Told(stop=stop or threading.Event())
 
     def on_token(token: int) -> None:
         told.tokens.append(token)
@@ -97,7 +104,7 @@ def start(
             may_force=constraint is not None,
             stopped=told.stop.is_set,
             on_token=on_token,
-            on_read=told.shares.append,
+            on_read=on_read or told.shares.append,
             on_end=on_end,
         )
     )
@@ -285,12 +292,175 @@ def test_a_cancel_ends_one_and_its_thread_ends_with_the_last() -> None:
 
 
 def test_reading_a_long_prompt_tells_how_far_it_is() -> None:
-    """Contract 1: `status` reading with progress that moves."""
-    told = start(decoder(model_of()), prompt_of(1500), max_tokens=2)
+    """Contract 1: `status` reading with progress that moves, in steps of at least 2 %."""
+    told = start(decoder(model_of(num_hidden_layers=24)), prompt_of(1500), max_tokens=2)
     told.wait()
-    assert told.shares == sorted(told.shares)
-    assert len(told.shares) >= 2
-    assert all(0 < share < 1 for share in told.shares)
+    steps = [after - before for before, after in pairwise([0.0, *told.shares])]
+    assert 30 < len(steps) <= 50
+    assert min(steps) >= 0.02
+    assert max(steps) < 0.04
+    assert told.shares[-1] < 1
+
+
+def test_progress_within_a_chunk_is_never_more_than_what_was_computed() -> None:
+    """Contract 1: a chunk of 512 tokens takes 25 s in float32; what is told is true."""
+    model = model_of(num_hidden_layers=8)
+    prompt = prompt_of(ALONE_TOKENS - 1)
+    computed: list[int] = []
+    shares: list[float] = []
+    for layer in model.model.layers:
+        layer.register_forward_hook(lambda module, args, output: computed.append(1))
+
+    def on_read(share: float) -> None:
+        assert share <= len(computed) / 8
+        shares.append(share)
+
+    start(decoder(model), prompt, max_tokens=1, on_read=on_read).wait()
+    assert len(shares) == 7
+
+
+def test_a_cancel_within_a_chunk_ends_it_at_the_next_layer() -> None:
+    """S1.31: not after the chunk, which may take half a minute."""
+    model = model_of(num_hidden_layers=8)
+    reached: list[int] = []
+    for number, layer in enumerate(model.model.layers):
+        layer.register_forward_pre_hook(lambda module, args, number=number: reached.append(number))
+    prompt = prompt_of(1000)
+    stop = threading.Event()
+    hook = model.model.layers[3].register_forward_pre_hook(lambda module, args: stop.set())
+    told = start(decoder(model), prompt, stop=stop)
+    assert told.wait() == []
+    assert reached == [0, 1, 2, 3]
+    hook.remove()
+    assert start(decoder(model), prompt).wait() == expected_of(model, prompt)
+
+
+def test_a_cancel_of_one_who_reads_beside_others_takes_nothing_from_them() -> None:
+    """S1.31, S4.24: the chunk goes on to the end of its step, and no further."""
+    model = model_of()
+    writer = start(decoder(model), prompt_of(20), max_tokens=300)
+    assert writer.begun.wait(WAIT_S)
+    rows: list[int] = []
+    stop = threading.Event()
+
+    def look(module: Any, args: Any, options: Any) -> None:
+        rows.append(options["input_ids"].shape[1])
+        if rows[-1] > 1:
+            stop.set()
+
+    hook = model.get_decoder().register_forward_pre_hook(look, with_kwargs=True)
+    reader = start(decoder(model), prompt_of(1500, seed=3), stop=stop)
+    assert reader.wait() == []
+    written = writer.wait()
+    hook.remove()
+    assert written == expected_of(model, prompt_of(20), 300)
+    assert [count for count in rows if count > 1] == [1 + FIRST_ROWS]
+
+
+class Machine:
+    """A clock that a model's forward moves on: so long for each step, and so long for each row."""
+
+    def __init__(self, model: Any, step_s: float, row_s: float) -> None:
+        self.now_s = 0.0
+        self.steps: list[tuple[int, float]] = []
+        self._costs = (step_s, row_s)
+        model.get_decoder().register_forward_pre_hook(self._forward, with_kwargs=True)
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def _forward(self, module: Any, args: Any, options: Any) -> None:
+        rows = options["input_ids"].shape[1]
+        took_s = self._costs[0] + self._costs[1] * rows
+        self.now_s += took_s
+        self.steps.append((rows, took_s))
+
+
+@pytest.mark.parametrize(
+    ("step_s", "row_s", "chunk", "longest_s"),
+    [
+        pytest.param(0.7, 0.048, 9, 1.6, id="float32 on two cores"),
+        pytest.param(0.15, 0.009, 115, 1.2, id="int4 with its twin"),
+        pytest.param(0.001, 0.0001, MOST_ROWS, 0.1, id="a fast machine"),
+    ],
+)
+@pytest.mark.parametrize("read_before", [False, True], ids=["at first", "after a prompt"])
+def test_a_newcomers_prompt_never_holds_the_others_up_for_long(
+    step_s: float, row_s: float, chunk: int, longest_s: float, read_before: bool
+) -> None:
+    """The issue of speed: running streams never stall for more than 2 s, on any machine."""
+    model = model_of()
+    machine = Machine(model, step_s, row_s)
+    running = decoder_of(model, clock=machine)
+    assert running is not None
+    if read_before:
+        start(running, prompt_of(ALONE_TOKENS + 1, seed=5), max_tokens=1).wait()
+    writer = start(running, prompt_of(9), max_tokens=1900)
+    assert writer.begun.wait(WAIT_S)
+    newcomer = start(running, prompt_of(1200, seed=6), max_tokens=1)
+    newcomer.wait()
+    writer.stop.set()
+    writer.wait()
+    beside = [(rows, took) for rows, took in machine.steps if 1 < rows <= 1 + MOST_ROWS][1:]
+    assert max(took for _, took in beside) <= longest_s + 0.8
+    assert max(took for _, took in beside) <= 2.0
+    assert max(took for _, took in beside[2:]) <= longest_s
+    # The one before the last: what is left for the last one is less than a chunk.
+    assert beside[-2][0] == pytest.approx(1 + chunk, rel=0.06)
+
+
+def test_who_has_no_room_waits_for_somebody_to_leave() -> None:
+    """C12, C25: keys and values were counted for so many sequences, and no more of them run."""
+    model = model_of()
+    rows: list[int] = []
+    hook = model.get_decoder().register_forward_hook(
+        lambda _, __, output: rows.append(output.last_hidden_state.shape[1])
+    )
+    running = decoder_of(model, Room(sequences=2))
+    assert running is not None
+    prompts = [prompt_of(9, seed=seed) for seed in range(5)]
+    texts = [start(running, prompt, max_tokens=30) for prompt in prompts]
+    assert [told.wait() for told in texts] == [expected_of(model, one, 30) for one in prompts]
+    hook.remove()
+    # A prompt of nine tokens, one or two who write, or one of each.
+    assert set(rows) <= {1, 2, 9, 9 + 1}
+
+
+def test_who_is_stopped_while_waiting_ends_at_once() -> None:
+    """S1.31: a cancel does not wait for those who run."""
+    running = decoder_of(model_of(), Room(sequences=1))
+    assert running is not None
+    first = start(running, prompt_of(9), max_tokens=1500)
+    assert first.begun.wait(WAIT_S)
+    second = start(running, prompt_of(9, seed=1))
+    assert not second.ended.is_set()
+    second.stop.set()
+    assert second.wait() == []
+    assert not first.ended.is_set()
+    first.stop.set()
+    first.wait()
+
+
+def alive() -> list[weakref.ref[KeyValues]]:
+    return [weakref.ref(one) for one in gc.get_objects() if type(one) is KeyValues]
+
+
+def test_what_users_sent_is_let_go_in_time() -> None:
+    """SESSIONS_TTL_SECONDS: keys and values are the text that was sent, in another form."""
+    others = {id(ref()) for ref in alive()}
+    now = [0.0]
+    model = model_of()
+    running = decoder_of(model, Room(ttl_s=600.0, clock=lambda: now[0]))
+    assert running is not None
+    start(running, prompt_of(300), max_tokens=3).wait()
+    running.rest(WAIT_S)
+    kept = [ref for ref in alive() if id(ref()) not in others]
+    assert len(kept) == 1
+    now[0] = 599.0
+    assert running.forget_expired() == []
+    now[0] = 600.0
+    assert len(running.forget_expired()) == 1
+    assert kept[0]() is None
 
 
 @pytest.mark.parametrize("kind", ["Gemma2", "Phi3 with a growing context"])

@@ -19,32 +19,29 @@ from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.model_loader_v4 import ModelServiceV4
 from bench.upstream import running_upstream
 from tests.engines import ARTICLE, SUMMARY_TEXT, ScriptedEngine
+from tests.weight_formats import NAMES, WeightFormat
 
 
 class TinyModel(ModelServiceV4):
     """A model of these tests' own."""
 
 
-@pytest.fixture(params=["extractive", "local", "int8", "int4", "remote", "scripted"])
+@pytest.fixture(params=["extractive", *NAMES, "remote", "scripted"])
 async def engine(
-    request: pytest.FixtureRequest, checkpoint: Path, packable_checkpoint: Path
+    request: pytest.FixtureRequest, packable_checkpoint: Path
 ) -> AsyncIterator[Engine]:
-    packed = request.param in ("int8", "int4")
-    TinyModel.configure(
-        model_id=str(packable_checkpoint if packed else checkpoint),
-        weights=request.param if packed else "auto",
-    )
+    name: str = request.param
+    held = WeightFormat(name if name in NAMES else None)
+    TinyModel.configure(**{"memory_limit_bytes": None, **held.loading(packable_checkpoint)})
     with running_upstream() as (base, _):
         made: dict[str, Engine] = {
             "extractive": ExtractiveEngine(),
-            "local": LocalEngine(TinyModel),
-            "int8": LocalEngine(TinyModel),
-            "int4": LocalEngine(TinyModel),
             "remote": RemoteEngine([base]),
             "scripted": ScriptedEngine([Status("writing"), SUMMARY_TEXT[:9], SUMMARY_TEXT[9:]]),
         }
-        yield made[request.param]
-        await made[request.param].aclose()
+        used = made.get(name) or LocalEngine(TinyModel)
+        yield used
+        await used.aclose()
 
 
 def asked(**values: object) -> GenerateRequest:

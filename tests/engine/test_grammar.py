@@ -18,6 +18,7 @@ from app.engine.budget import fit_schema
 from app.engine.closing import Closer, compile_grammar, required_names
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.model_loader_v4 import ModelServiceV4
+from tests.weight_formats import of_this_run
 
 PROMPT = (
     Message("system", "You write JSON only."),
@@ -30,7 +31,7 @@ def service(folder: Path) -> type[ModelServiceV4]:
     class Service(ModelServiceV4):
         """A model of its own."""
 
-    Service.configure(model_id=str(folder), threads=1)
+    Service.configure(**of_this_run().loading(folder))
     return Service
 
 

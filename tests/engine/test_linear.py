@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from app.engine.linear import (
-    GROUP,
-    Int4Linear,
-    Int8Linear,
-    Kernels,
-    find_kernels,
-    pack_int4,
-    unpack_int4,
-)
+from app.engine.int4_layout import GROUP, pack_int4, unpack_int4
+from app.engine.int8_products import opaque_of, packed_bytes
+from app.engine.kernels import Kernels, find_kernels
+from app.engine.linear import Int4Linear, Int8Linear
 from app.engine.quantize import quantize_int4, quantize_int8
 
 IN, OUT = 384, 192
+PLAIN = replace(find_kernels(), prepacked=False)
+PREPACKED = replace(find_kernels(), prepacked=True)
+WAYS = pytest.mark.parametrize(
+    "kernels",
+    [
+        PLAIN,
+        pytest.param(
+            PREPACKED,
+            marks=pytest.mark.skipif(not PLAIN.int_matmul, reason="no fast int8 products here"),
+        ),
+    ],
+    ids=["plain", "prepacked"],
+)
 SLOW = [Kernels(False, 64, False, dense) for dense in ("float32", "bfloat16")]
 SLOW.append(Kernels(find_kernels().weight_only, find_kernels().int4_block, False, "float32"))
 # Relative to the output, root of the mean square: what rounding weights (and rows) to 8 and 4 bits
@@ -38,9 +48,15 @@ def linear(bias: bool = True) -> nn.Linear:
     return layer
 
 
+def fill(made: Int8Linear, weight: Tensor) -> None:
+    packed, made.scales = quantize_int8(weight)
+    made.packed = packed_bytes(packed) if made.kernels.prepacked else packed
+    made.settle()
+
+
 def int8_of(layer: nn.Linear, kernels: Kernels | None = None) -> Int8Linear:
     made = Int8Linear(IN, OUT, layer.bias is not None, kernels=kernels)
-    made.packed, made.scales = quantize_int8(layer.weight)
+    fill(made, layer.weight)
     if layer.bias is not None:
         made.bias = layer.bias.to(torch.bfloat16)
     return made
@@ -51,7 +67,7 @@ def int4_of(layer: nn.Linear, kernels: Kernels | None = None, *, twin: bool = Fa
     packed = quantize_int4(layer.weight, block=made.kernels.int4_block)
     made.packed, made.scales_and_zeros = packed
     if made.twin is not None:
-        made.twin.packed, made.twin.scales = quantize_int8(layer.weight)
+        fill(made.twin, layer.weight)
     if layer.bias is not None:
         made.bias = layer.bias.to(torch.bfloat16)
     return made
@@ -61,6 +77,7 @@ def error(made: Tensor, true: Tensor) -> float:
     return float(((made.float() - true).square().mean() / true.square().mean()).sqrt())
 
 
+@WAYS
 @pytest.mark.parametrize("rows", [1, 4, 5, 127, 300])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
@@ -72,11 +89,14 @@ def error(made: Tensor, true: Tensor) -> float:
     ],
 )
 def test_a_packed_layer_answers_like_the_float_one(
-    rows: int, dtype: torch.dtype, kind: str, few: float, many: float
+    rows: int, dtype: torch.dtype, kind: str, few: float, many: float, kernels: Kernels
 ) -> None:
     """C12: every number of rows has its kernel; the type that comes in goes out."""
     layer = linear(bias=False)
-    packed = int8_of(layer) if kind == "int8" else int4_of(layer, twin=kind == "twin")
+    if kind == "int8":
+        packed: nn.Module = int8_of(layer, kernels)
+    else:
+        packed = int4_of(layer, kernels, twin=kind == "twin")
     x = normal(rows, IN, seed=2).to(dtype)
     made = packed(x)
     assert made.dtype == dtype
@@ -94,6 +114,35 @@ def test_leading_sides_and_bias_are_those_of_a_linear_layer(make: object) -> Non
     assert (packed.in_features, packed.out_features) == (IN, OUT)
     # Rows that are not contiguous, as a slice of a sequence gives them.
     assert torch.equal(packed(x[:, -1:]), packed(x[:, -1:].contiguous()))
+
+
+def test_rows_do_not_see_each_other() -> None:
+    """C12: who shares a batch must not change what somebody reads."""
+    x = normal(8, IN, seed=7)
+    x[3] *= 1000
+    for kernels in (PLAIN, PREPACKED) if PLAIN.int_matmul else (PLAIN,):
+        packed = int8_of(linear(), kernels)
+        together = packed(x)
+        alone = torch.cat([packed(row[None]) for row in x])
+        assert error(together[:3], alone[:3]) < INT8_ERROR
+
+
+@pytest.mark.skipif(not PLAIN.int_matmul, reason="no fast int8 products here")
+def test_weights_that_are_laid_out_anew_are_held_once_and_counted() -> None:
+    """C12: an opaque copy beside the plain one would be 3.7 GB of a Phi-3-mini."""
+    layer = int8_of(linear(), PREPACKED)
+    assert layer.packed is None
+    assert layer.hidden_bytes == IN * OUT
+    assert int8_of(linear(), PLAIN).hidden_bytes == 0
+
+
+@pytest.mark.skipif(not PLAIN.int_matmul, reason="no fast int8 products here")
+def test_bytes_of_another_layout_are_not_taken_up() -> None:
+    """QUANT_CACHE_DIR: never trust a file."""
+    packed = packed_bytes(torch.ones((OUT, IN), dtype=torch.int8))
+    for wrong in (packed[:-1], packed[::2], torch.cat((packed, packed))):
+        with pytest.raises(ValueError, match="another layout"):
+            opaque_of(wrong, OUT, IN)
 
 
 @pytest.mark.parametrize("kernels", SLOW, ids=["float32", "bfloat16", "no VNNI"])

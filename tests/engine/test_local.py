@@ -38,6 +38,7 @@ from app.engine.local import LocalEngine
 from app.engine.pieces import Piece
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.model_loader_v4 import ModelServiceV4
+from tests.weight_formats import of_this_run
 
 REQUEST = GenerateRequest(messages=(Message("user", "Hello"),), max_tokens=32, seed=1)
 
@@ -63,7 +64,7 @@ def tiny(folder: Path) -> type[ModelServiceV4]:
     class Tiny(ModelServiceV4):
         """The tiny checkpoint."""
 
-    Tiny.configure(model_id=str(folder), threads=1)
+    Tiny.configure(**of_this_run().loading(folder))
     return Tiny
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
+
 import torch
 
 from app.engine.kv_cache import KeyValues
+from app.engine.portions import BLOCK_TOKENS
 from app.engine.prefixes import LEAST_TOKENS, Prefixes
 
 LAYERS = 2
@@ -65,11 +68,106 @@ def test_what_runs_is_copied_never_taken() -> None:
 
 
 def test_the_oldest_goes_when_there_is_no_room() -> None:
-    """Kept sequences never take more than the context's worth of memory."""
-    prefixes = Prefixes(1024)
+    """C12: kept sequences never take more memory than was counted for them."""
+    prefixes = Prefixes(4 * BLOCK_TOKENS)
     for start in (0, 1000, 2000, 3000, 4000):
         prefixes.keep(list(range(start, start + 200)), computed(200))
+        assert prefixes.held_tokens <= 4 * BLOCK_TOKENS
     assert take(prefixes, list(range(200))).length == 0
     assert take(prefixes, list(range(4000, 4200))).length == 199
-    take(prefixes, [7] * 50, room=1024)
-    assert take(prefixes, list(range(3000, 3200))).length == 0
+
+
+def test_one_that_was_copied_from_is_not_the_oldest() -> None:
+    """A system prompt that everybody shares stays, whoever brought it."""
+    prefixes = Prefixes(2 * BLOCK_TOKENS)
+    for start in (0, 1000):
+        prefixes.keep(list(range(start, start + 200)), computed(200))
+    assert take(prefixes, [*range(40), *range(500, 600)]).length == 40
+    prefixes.keep(list(range(2000, 2200)), computed(200))
+    assert take(prefixes, list(range(1000, 1200))).length == 0
+    assert take(prefixes, list(range(200))).length == 199
+
+
+def test_what_runs_takes_no_room_from_what_is_kept() -> None:
+    """C12: the memory of running sequences is counted for itself."""
+    prefixes = Prefixes(BLOCK_TOKENS)
+    prefixes.keep(list(range(200)), computed(200))
+    assert take(prefixes, [7] * 50, room=2048).capacity == 2048
+    assert take(prefixes, list(range(200))).length == 199
+
+
+def test_of_a_sequence_without_room_the_beginning_is_kept() -> None:
+    """C12: with little memory the system prompt at least is not computed again."""
+    prefixes = Prefixes(2 * BLOCK_TOKENS + 100)
+    prefixes.keep(list(range(2000)), computed(2000))
+    assert prefixes.held_tokens == 2 * BLOCK_TOKENS
+    found = take(prefixes, list(range(2000)))
+    assert found.length == 2 * BLOCK_TOKENS
+    assert found.layer(1)[0][0, : found.length, 0].tolist() == list(range(found.length))
+
+
+def test_without_room_nothing_is_kept() -> None:
+    """C12: keeping is worth less than a larger weight format."""
+    for most in (0, BLOCK_TOKENS - 1):
+        prefixes = Prefixes(most)
+        prefixes.keep(list(range(200)), computed(200))
+        assert prefixes.held_tokens == 0
+        assert take(prefixes, list(range(200))).length == 0
+
+
+def test_buffers_have_their_room_from_the_start() -> None:
+    """Growing copies all that is there; found, copied or new, it happens once at most."""
+    prefixes = Prefixes(2048)
+    prefixes.keep(list(range(200)), computed(200))
+    for ids in ([7] * 50, [*range(40), *[7] * 50], list(range(200))):
+        assert take(prefixes, ids, room=700).capacity == 3 * BLOCK_TOKENS
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_what_ended_too_long_ago_is_not_found_and_not_held() -> None:
+    """SESSIONS_TTL_SECONDS: it is what users sent. To the second, and each by its own end."""
+    clock = Clock()
+    prefixes = Prefixes(2048, ttl_s=600.0, clock=clock)
+    prefixes.keep(list(range(200)), computed(200))
+    clock.now_s += 300.0
+    kv = computed(200)
+    kept = weakref.ref(kv)
+    prefixes.keep(list(range(3000, 3200)), kv)
+    del kv
+    clock.now_s += 299.0
+    assert take(prefixes, [*range(40), *[7] * 99]).length == 40, "looking does not prolong it"
+    clock.now_s += 1.0
+    assert take(prefixes, list(range(200))).length == 0
+    clock.now_s += 300.0
+    prefixes.keep([7] * 20, computed(20))
+    assert kept() is None
+    assert prefixes.held_tokens == BLOCK_TOKENS
+
+
+def test_what_nobody_asks_for_is_let_go_too() -> None:
+    """SESSIONS_TTL_SECONDS: whoever keeps house hands it over to be freed."""
+    clock = Clock()
+    prefixes = Prefixes(2048, ttl_s=600.0, clock=clock)
+    kv = computed(200)
+    prefixes.keep(list(range(200)), kv)
+    assert prefixes.forget_expired() == []
+    clock.now_s += 600.0
+    assert prefixes.forget_expired() == [kv]
+    assert prefixes.held_tokens == 0
+    assert prefixes.forget_expired() == []
+
+
+def test_a_time_of_nothing_keeps_nothing() -> None:
+    """SESSIONS_TTL_SECONDS=0."""
+    prefixes = Prefixes(2048, ttl_s=0.0, clock=Clock())
+    prefixes.keep(list(range(200)), computed(200))
+    assert prefixes.held_tokens == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,13 +41,20 @@ def test_summaries_and_chat_load_the_same_model_once(
     folder = make_checkpoint(tmp_path / "one")
     chat = make_checkpoint(tmp_path / "two") if own else None
     loads: list[str] = []
-    load = transformers.AutoModelForCausalLM.from_pretrained
+    auto = transformers.AutoModelForCausalLM
+    load, make = auto.from_pretrained, auto.from_config
 
-    def counted(name: str, *args: object, **options: object) -> object:
+    def loaded(name: str, *args: object, **options: object) -> object:
         loads.append(str(name))
         return load(name, *args, **options)
 
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", counted)
+    def made(config: Any, **options: object) -> object:
+        loads.append(config.name_or_path)
+        return make(config, **options)
+
+    # Packed weights are put into a model that is made without any.
+    monkeypatch.setattr(auto, "from_pretrained", loaded)
+    monkeypatch.setattr(auto, "from_config", made)
     ModelServiceV4.unload()
     ChatModel.unload()
     try:

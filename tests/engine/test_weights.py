@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from app.core.errors import EngineUnavailable
+from app.engine.checkpoint import Checkpoint, read_checkpoint
+from app.engine.memory import available_bytes
 from app.engine.weights import (
     FLOAT_FORMATS,
     FORMATS,
     RUNTIME_BYTES,
-    Checkpoint,
-    available_bytes,
+    Choice,
     choose,
     held_as,
     need_bytes,
-    read_checkpoint,
+    rows_at_once,
 )
 
 PHI3 = {
@@ -118,6 +120,88 @@ def test_auto_takes_the_largest_format_that_fits(room: int | None, chosen: str) 
     assert choice.format.name == chosen
     assert chosen in choice.reason or "float32 needs" in choice.reason
     assert choice.available_bytes is None or choice.need_bytes <= choice.available_bytes
+
+
+def chosen(room: int | None, sequences: int = 1, model_type: str = "phi3", **values: str) -> Choice:
+    """Choose for Phi-3-mini with its whole context, as the loader does."""
+    checkpoint = phi3(model_type=model_type)
+    rows = rows_at_once(checkpoint, context_tokens=4096, sequences=sequences)
+    return choose(
+        checkpoint,
+        available=room,
+        context_tokens=4096,
+        prompt_tokens=rows,
+        sequences=sequences,
+        **values,
+    )
+
+
+# Keys and values of one token in bfloat16, and those of the whole context.
+PHI3_TOKEN_BYTES = 2 * 32 * 3072 * 2
+PHI3_CONTEXT_BYTES = 4096 * PHI3_TOKEN_BYTES
+
+
+def test_the_need_grows_with_each_sequence_that_may_run() -> None:
+    """C12, C25: MAX_CONCURRENT_GENERATIONS whole contexts, not one."""
+    needs = [chosen(None, sequences, weights="bfloat16").need_bytes for sequences in (1, 2, 4)]
+    for more, (before, after) in zip((1, 2), pairwise(needs), strict=True):
+        assert after - before == pytest.approx(more * PHI3_CONTEXT_BYTES, rel=0.04)
+
+
+def test_the_loop_reads_in_chunks_and_generate_whole_prompts() -> None:
+    """C12: 512 rows and a row for each who writes, or all prompts at once."""
+    ours, other = phi3(model_type="phi3"), phi3(model_type="gemma2")
+    assert rows_at_once(ours, context_tokens=4096, sequences=4) == 512 + 4
+    assert rows_at_once(ours, context_tokens=200, sequences=1) == 201
+    assert rows_at_once(other, context_tokens=4096, sequences=4) == 4096
+
+
+@pytest.mark.parametrize(
+    ("room_gb", "asked", "weights", "sequences", "kept_tokens"),
+    [
+        # What /proc says is free on machines of 16 and of 8 GB with nothing else on them.
+        (15.0, 1, "bfloat16", 1, 4096),
+        (15.0, 2, "bfloat16", 2, 4096),
+        (15.0, 4, "bfloat16", 4, 256),
+        (7.4, 1, "int8", 1, 2900),
+        (7.4, 4, "int8", 1, 2900),
+        (5.0, 1, "int4", 1, 1300),
+        (19.3, 1, "float32", 1, 0),
+        (24.0, 1, "float32", 1, 4096),
+        (24.0, 4, "float32", 2, 1700),
+    ],
+)
+def test_what_auto_picks_and_what_it_leaves_for_earlier_prompts(
+    room_gb: float, asked: int, weights: str, sequences: int, kept_tokens: int
+) -> None:
+    """S0.6, C12, C25: where memory is short, fewer run and less is kept; the format stays."""
+    choice = chosen(int(room_gb * GB), asked)
+    assert (choice.format.name, choice.sequences) == (weights, sequences)
+    assert choice.kept_tokens is not None
+    assert kept_tokens <= choice.kept_tokens <= min(4096, kept_tokens + 140)
+    token_bytes = PHI3_TOKEN_BYTES * choice.format.compute_bytes // 2
+    assert choice.need_bytes + choice.kept_tokens * token_bytes <= room_gb * GB
+
+
+def test_without_a_known_limit_the_context_is_the_bound() -> None:
+    """C12."""
+    assert chosen(None).kept_tokens is None
+
+
+def test_the_twin_comes_before_what_is_kept() -> None:
+    """C12: it reads every prompt faster, and not only those that are asked for again."""
+    both = chosen(16 * GB, weights="int4")
+    assert both.format.twin
+    tight = chosen(both.need_bytes, weights="int4")
+    assert tight.format.twin
+    assert tight.kept_tokens == 0
+
+
+def test_models_that_generate_runs_need_room_for_one() -> None:
+    """C12: they run one after the other."""
+    four, one = (chosen(24 * GB, count, model_type="gemma2") for count in (4, 1))
+    assert four.sequences == 1
+    assert four == one
 
 
 @pytest.mark.parametrize(

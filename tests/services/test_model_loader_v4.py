@@ -22,6 +22,7 @@ from app.engine.prompt import encode_prompt, render
 from app.services import model_reading
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import checkpoint, fallback_checkpoint, make_checkpoint
+from tests.weight_formats import of_this_run
 
 __all__ = ["checkpoint", "fallback_checkpoint"]
 
@@ -32,7 +33,7 @@ def service(**values: Any) -> type[ModelServiceV4]:
     class Service(ModelServiceV4):
         """A model of its own."""
 
-    Service.configure(**{"threads": 1, **values})
+    Service.configure(**of_this_run().loading(values.pop("model_id"), **values))
     return Service
 
 
@@ -109,7 +110,7 @@ def test_concurrent_first_calls_load_once(checkpoint: Path) -> None:
     assert len(found) == 4
     assert not found[0][0].training
     info = loader.info()
-    assert (info["loaded"], info["weights"]) == (True, "float32")
+    assert (info["loaded"], info["weights"]) == (True, of_this_run().held)
     assert info["need_bytes"] <= info["available_bytes"]
 
 
@@ -119,7 +120,7 @@ def test_configuring_the_same_values_keeps_what_is_loaded(checkpoint: Path) -> N
     model, _ = loader.get_model()
     loader.configure(model_id=str(checkpoint))
     assert loader.get_model()[0] is model
-    loader.configure(weights="bfloat16")
+    loader.configure(weights="float16")
     assert loader.info()["loaded"] is False
     loader.unload()
     assert loader.unavailable() is None
@@ -140,10 +141,10 @@ def test_a_forced_format_is_loaded_and_named(checkpoint: Path, weights: str) -> 
 
 def test_auto_loads_the_largest_format_that_fits(checkpoint: Path) -> None:
     """C12: not float32 when it does not fit, and it says why."""
-    full = service(model_id=str(checkpoint))
+    full = service(model_id=str(checkpoint), weights="float32")
     full.get_model()
     need = full.info()["need_bytes"]
-    loader = service(model_id=str(checkpoint), memory_limit_bytes=need - 1)
+    loader = service(model_id=str(checkpoint), weights="auto", memory_limit_bytes=need - 1)
     loader.get_model()
     assert loader.info()["weights"] == "bfloat16"
     assert "float32 needs" in loader.info()["reason"]
@@ -722,7 +723,7 @@ def test_without_a_gpu_auto_is_the_cpu_and_a_named_gpu_is_refused(
     loader = service(model_id=str(checkpoint), device_map="auto")
     model, _ = loader.get_model()
     assert str(model.device) == "cpu"
-    assert loader.info()["weights"] == "float32"
+    assert loader.info()["weights"] == of_this_run().held
     named = service(model_id=str(checkpoint), device_map="cuda")
     with pytest.raises(EngineUnavailable, match="DEVICE_MAP") as caught:
         named.get_model()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import torch
 from safetensors import safe_open
 
 from app.core.config import Settings
+from app.engine.kernels import find_kernels
 from app.engine.linear import Int4Linear, Int8Linear
 from app.main import create_app
 from app.services.chat_model import ChatModel
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import make_checkpoint, packable_checkpoint
 from tests.packed_models import (
+    IDS,
     ROOT,
     error,
     float_logits,
@@ -32,6 +35,8 @@ from tests.packed_models import (
 )
 
 __all__ = ["packable_checkpoint"]
+
+PLAIN = replace(find_kernels(), prepacked=False)
 
 
 def spoil(folder: Path) -> None:
@@ -68,11 +73,38 @@ def test_the_second_load_reads_only_what_was_kept(
 
 def test_kept_layers_begin_where_the_kernels_like_it(copied: Path, tmp_path: Path) -> None:
     """QUANT_CACHE_DIR: memory-mapped, and aligned to 64 bytes for full-width loads."""
-    values = {"quant_cache_dir": str(tmp_path / "c")}
+    values = {"quant_cache_dir": str(tmp_path / "c"), "kernels": PLAIN}
     service(copied, "int4", **values).get_model()
     for layer in service(copied, "int4", **values).get_model()[0].modules():
         if isinstance(layer, Int8Linear | Int4Linear):
+            assert layer.packed is not None
             assert layer.packed.data_ptr() % 64 == 0
+
+
+@pytest.mark.skipif(not find_kernels().int_matmul, reason="oneDNN has no fast int8 here")
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_files_of_what_is_laid_out_anew_are_let_go(
+    copied: Path, tmp_path: Path, weights: str
+) -> None:
+    """QUANT_CACHE_DIR: weights are not in memory twice, as they lie in a file and as they are."""
+    values = {"quant_cache_dir": str(tmp_path / "c"), "kernels": replace(PLAIN, prepacked=True)}
+    first = service(copied, weights, **values).get_model()[0]
+    second = service(copied, weights, **values).get_model()[0]
+    own = [layer for layer in second.modules() if isinstance(layer, Int8Linear)]
+    assert own
+    assert all(layer.packed is None for layer in own)
+    mapped = Path("/proc/self/maps").read_text("utf-8")
+    files = list((tmp_path / "c").rglob("*.safetensors"))
+    assert sum(is_laid_out(file) for file in files) == 1
+    let_go = [file for file in files if str(file) not in mapped]
+    assert [file for file in files if is_laid_out(file)] == let_go
+    assert torch.equal(first(IDS).logits, second(IDS).logits)
+
+
+def is_laid_out(file: Path) -> bool:
+    with safe_open(file, framework="pt") as opened:
+        slices = [opened.get_slice(name) for name in opened.keys()]  # noqa: SIM118
+        return all(one.get_dtype() == "U8" and len(one.get_shape()) == 1 for one in slices)
 
 
 def cut(file: Path) -> None:

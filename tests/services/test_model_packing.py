@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from app.core.errors import AppError, EngineUnavailable
 from app.engine.base import Status
-from app.engine.linear import Int4Linear, Int8Linear, Kernels
+from app.engine.kernels import Kernels
+from app.engine.linear import Int4Linear, Int8Linear
 from tests.checkpoints import Architecture, make_checkpoint, packable_checkpoint
 from tests.packed_models import IDS, ROOT, error, float_logits, generated, logits, service
 
@@ -57,7 +58,7 @@ def test_each_family_loads_and_generates_in_each_format(
 
 def test_sizes_that_no_kernel_takes_stay_bfloat16_and_work(tmp_path: Path) -> None:
     """C12: correct first."""
-    folder = make_checkpoint(tmp_path / "m", architecture="qwen3", tied=True)
+    folder = make_checkpoint(tmp_path / "m", architecture="qwen3", tied=True, hidden=32)
     for weights in ("int8", "int4"):
         loader = service(folder, weights)
         model = loader.get_model()[0]
@@ -155,6 +156,7 @@ import sys
 from pathlib import Path
 from app.core.logging import configure_logging
 from app.services.model_loader_v4 import ModelServiceV4
+from app.services.model_reading import held_bytes
 tiny, big = sys.argv[1:]
 configure_logging("warning", "console")
 def peak():
@@ -170,7 +172,7 @@ read = peak()
 before = read()
 ModelServiceV4.configure(model_id=big, weights="int8", threads=1)
 model, _ = ModelServiceV4.get_model()
-print(read() - before, model.get_memory_footprint())
+print(read() - before, held_bytes(model))
 """
 
 

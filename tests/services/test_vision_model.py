@@ -27,6 +27,7 @@ from app.services.media import MediaPart, MediaReader
 from app.services.vision_model import CONTEXT_TOKENS, VISION_MODEL_ID, VisionModel
 from tests.services.media_files import a_video, data_url
 from tests.vision_checkpoint import make_vision_checkpoint
+from tests.weight_formats import of_this_run
 
 WAIT_S = 30.0
 PAD = "<|image_pad|>"
@@ -43,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Iterator[type[VisionModel]]:
-    Tiny.configure(model_id=str(folder), threads=1)
+    Tiny.configure(**of_this_run().loading(folder, reads_images=True))
     yield Tiny
     Tiny.unload()
 
@@ -314,7 +315,7 @@ def test_a_checkpoint_that_cannot_read_images_is_named(folder: Path, tmp_path: P
     class Broken(VisionModel):
         """A model without image settings."""
 
-    Broken.configure(model_id=str(broken))
+    Broken.configure(**of_this_run().loading(broken, reads_images=True))
     with pytest.raises(EngineUnavailable) as caught:
         Broken.get_model()
     assert caught.value.code == "model_load_failed"
@@ -332,7 +333,7 @@ def test_a_template_beside_the_processor_is_found(folder: Path, tmp_path: Path) 
     class Older(VisionModel):
         """A model whose tokenizer has no template."""
 
-    Older.configure(model_id=str(older))
+    Older.configure(**of_this_run().loading(older, reads_images=True))
     tokens, _ = encoded(Older, asked(0), [noise(1, (64, 64))])
     assert tokens[0] == "<|im_start|>"
     assert tokens.count(PAD) == 4

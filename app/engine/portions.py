@@ -1,0 +1,71 @@
+"""Which models the decoder's loop runs, in what portions it works, and what it keeps.
+
+No torch: whoever only counts memory reads it too. It knows no tensors and no sequences.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Families whose attention goes through transformers' interface and whose forward is decoder + head.
+RUNS = frozenset(("phi3", "qwen3", "llama"))
+# A rotary embedding that follows the length of the sequence would see all sequences as one.
+_FIXED_ROPE = frozenset(("default", "linear", "llama3"))
+# Under this name a model has its decoder.
+ATTRIBUTE = "precis_decoder"
+# A chunk of a prompt that is read while nobody writes.
+ALONE_TOKENS = 512
+# Buffers of keys and values have whole blocks.
+BLOCK_TOKENS = 256
+# A step with a chunk in it aims at this: running streams never stand still for 2 s, and the chunk
+# is large enough for what a step costs in any case (a third of it with Phi-3-mini on two cores).
+# Then the rows that a chunk beside others has; the first one has the middle number.
+STEP_S = 1.2
+LEAST_ROWS, FIRST_ROWS, MOST_ROWS = 8, 16, 256
+_LEAST_S = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How many sequences run at once; how much of ended ones is kept, and for how long.
+
+    `sequences`: None for no limit. `max_tokens`: kept in all; None for the model's context. `clock`
+    counts seconds; it is for tests.
+    """
+
+    sequences: int | None = None
+    max_tokens: int | None = None
+    ttl_s: float = math.inf
+    clock: Callable[[], float] = time.monotonic
+
+
+def runs(config: Mapping[str, Any]) -> bool:
+    """Tell whether the loop runs a model on the CPU, from its configuration or its config.json."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    return config.get("model_type") in RUNS and kind in _FIXED_ROPE
+
+
+class Pace:
+    """How many rows of a prompt are read in one step beside others, from how long steps take.
+
+    The rate includes what the others' tokens cost, and so the step comes to `STEP_S`, not the chunk
+    alone: rows * STEP_S / seconds has its fixed point there.
+    """
+
+    def __init__(self) -> None:
+        self._rows_per_s: float | None = None
+
+    def rows(self) -> int:
+        """Return the rows of the next chunk."""
+        if self._rows_per_s is None:
+            return FIRST_ROWS
+        return max(LEAST_ROWS, min(MOST_ROWS, int(self._rows_per_s * STEP_S)))
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Note how long a step with a whole chunk took; a short one would look slow."""
+        self._rows_per_s = rows / max(seconds, _LEAST_S)

@@ -1,0 +1,109 @@
+"""The weight format that a run of the tests is for: `pytest --weights int4`, see conftest.py.
+
+Whoever loads a tiny checkpoint without naming a format asks here how. Without the option nothing
+is named, and the server chooses as it does for users: float32, since everything fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import AppError
+from app.services.model_loader_v4 import ModelServiceV4
+
+# Formats as V4_WEIGHTS names them, and int4 as it is where memory is too short for its int8 twin.
+WITHOUT_TWIN = "int4-without-twin"
+NAMES = ("float32", "bfloat16", "int8", "int4", WITHOUT_TWIN)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFormat:
+    """One of `NAMES`; None leaves the choice to the server."""
+
+    name: str | None = None
+
+    @property
+    def asked(self) -> str:
+        """What V4_WEIGHTS is set to."""
+        return (self.name or "auto").removesuffix("-without-twin")
+
+    @property
+    def held(self) -> str:
+        """What the loader says that it holds."""
+        return self.asked if self.name else "float32"
+
+    @property
+    def packed(self) -> bool:
+        """Layers become integers, where their sizes allow it."""
+        return self.held in ("int8", "int4")
+
+    def loading(
+        self, model: Path | str, *, reads_images: bool = False, **named: Any
+    ) -> dict[str, Any]:
+        """Return what `configure` is to be told of a checkpoint; the test's own `named` wins.
+
+        A model that reads images has no packed formats: the server chooses for it.
+        """
+        values: dict[str, Any] = {"model_id": str(model), "threads": 1}
+        if "weights" not in named and not (reads_images and self.packed):
+            values["weights"] = self.asked
+            values |= self._limit(model, named.get("context_tokens"))
+        return values | named
+
+    def settings(self, model: Path | str, **named: Any) -> dict[str, Any]:
+        """Return the settings of a server whose summaries and chats come from a checkpoint."""
+        values: dict[str, Any] = {"v4_model_id": str(model), "quant_cache_dir": "none"}
+        if not named.keys() & {"v4_weights", "torch_dtype"}:
+            values |= {"v4_weights": self.asked, "torch_dtype": self.asked}
+            values |= self._limit(model, None)
+        return values | named
+
+    def _limit(self, model: Path | str, context_tokens: int | None) -> dict[str, int]:
+        if self.name != WITHOUT_TWIN:
+            return {}
+        need = _need_bytes(str(model), context_tokens)
+        return {"memory_limit_bytes": need - 1} if need else {}
+
+
+@cache
+def _need_bytes(model: str, context_tokens: int | None) -> int | None:
+    """Return what int4 with its twin needs; None where there is nothing that can be loaded."""
+
+    class Measured(ModelServiceV4):
+        """Loaded once, to be asked."""
+
+    Measured.configure(model_id=model, weights="int4", context_tokens=context_tokens, threads=1)
+    try:
+        Measured.get_model()
+    except AppError:
+        return None
+    need: int = Measured.info()["need_bytes"]
+    return need
+
+
+_this_run = WeightFormat()
+_notes: list[str] = []
+
+
+def choose(name: str | None) -> None:
+    """Say what this run is for, before any test begins."""
+    global _this_run
+    _this_run = WeightFormat(name)
+
+
+def of_this_run() -> WeightFormat:
+    """Return what this run is for."""
+    return _this_run
+
+
+def note(text: str) -> None:
+    """Have a line shown at the end of the run."""
+    _notes.append(text)
+
+
+def notes() -> list[str]:
+    """Return the lines to be shown."""
+    return [f"--weights {_this_run.name or 'not given'}: {text}" for text in _notes]
