@@ -265,6 +265,8 @@ def _parts(ids: Any, training: Training) -> Iterator[Any]:
     import torch
 
     whole = len(ids) // training.length
+    if whole < training.batch:
+        raise SystemExit(f"The standard library here has {len(ids)} tokens, too few to train on.")
     parts = ids[: whole * training.length].view(whole, training.length)
     while True:
         order = torch.randperm(whole)
