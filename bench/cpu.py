@@ -163,7 +163,9 @@ def process(
 
 def refusal(chosen: argparse.Namespace, shape: Shape, variant: str) -> str | None:
     """Return why a variant that does not check its memory itself should not be started, or None."""
-    from app.engine.weights import FORMATS, available_bytes, need_bytes, read_checkpoint
+    from app.engine.checkpoint import read_checkpoint
+    from app.engine.memory import available_bytes
+    from app.engine.weights import FORMATS, need_bytes
     from bench.gguf_file import file_bytes
 
     if variant == "plan":

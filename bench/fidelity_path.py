@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from app.engine.decoder import ALONE_TOKENS, Decoder
+from app.engine.decoder import Decoder
 from app.engine.grammar import GrammarProcessor, Vocabulary
+from app.engine.portions import ALONE_TOKENS
 from app.engine.sampling import Processor
 from bench.fidelity_loop import Choices, Follow, Known, Running
 from bench.fidelity_scores import Comparison, Window

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from app.engine.base import Finish
+from app.engine.kernels import Kernels, find_kernels
 from app.services.model_loader_v4 import ModelServiceV4
+from tests.programs import missing
 
+# int8 weights as they lie in a file, and as oneDNN lays them out.
+PLAIN = replace(find_kernels(), prepacked=False)
+LAYOUTS = ("plain", "prepacked")
 ROOT = Path(__file__).parents[1]
 IDS = torch.arange(5, 45).view(1, -1)
+
+
+def kernels_of(layout: str) -> Kernels:
+    """Return this machine's kernels with one of `LAYOUTS`; without VNNI oneDNN's may saturate."""
+    if layout == "prepacked" and not PLAIN.int_matmul:
+        missing("this processor has no VNNI, which int8 in oneDNN's layout needs")
+    return replace(PLAIN, prepacked=layout == "prepacked")
 
 
 def service(folder: Path, weights: str, **values: Any) -> type[ModelServiceV4]:
@@ -33,7 +46,7 @@ def float_logits(folder: Path, ids: torch.Tensor = IDS) -> torch.Tensor:
 
 
 def error(made: torch.Tensor, true: torch.Tensor) -> float:
-    return float(((made - true).square().mean() / true.square().mean()).sqrt())
+    return float(((made.float() - true).square().mean() / true.square().mean()).sqrt())
 
 
 def generated(loader: type[ModelServiceV4]) -> tuple[str, Finish]:

@@ -23,8 +23,6 @@ from app.engine.portions import ALONE_TOKENS, ATTRIBUTE, BLOCK_TOKENS, Pace, Roo
 from app.engine.prefixes import Prefixes
 from app.engine.sequence import Generation
 
-__all__ = ["ALONE_TOKENS", "Decoder", "Generation", "decoder_of"]
-
 REST_SLICE_S = 0.02
 
 
@@ -173,10 +171,15 @@ class Decoder:
         return logits
 
     def _at_layer(self, plan: Sequence[tuple[Generation, int]], layer: int) -> None:
-        """Leave a step that nobody wants any more; tell who reads how far the layers are."""
-        if all(one.stopped() for one, _ in plan):
-            raise Abandoned
+        """Leave a step that is not wanted any more; tell who reads how far the layers are.
+
+        A step with a chunk takes long: it is left when anybody in it is stopped, and made again
+        without them, which costs the others no more than one step.
+        """
+        stopped = [one.stopped() for one, _ in plan]
         generation, count = plan[-1]
+        if all(stopped) or (generation.reading and any(stopped)):
+            raise Abandoned
         if generation.reading:
             generation.tell_read(generation.kv.length + count * layer / self._layers)
 

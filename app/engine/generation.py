@@ -8,34 +8,28 @@ the model. It knows nothing of loading, queues or event loops.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 import torch
 from transformers import (
     LogitsProcessorList,
     StoppingCriteria,
     StoppingCriteriaList,
-    TextIteratorStreamer,
 )
 
-from app.engine.base import Finish, FinishReason, Status, TokenLogprob
+from app.engine.base import Finish, FinishReason, Status
 from app.engine.decoder import decoder_of
 from app.engine.failures import as_app_error
 from app.engine.output import CALL, CALL_END, THINK, THINK_END
+from app.engine.piece_streamer import PieceStreamer
 from app.engine.pieces import Piece, StopText, TokenTrack
 from app.engine.portions import Room
-from app.engine.reading import PromptWatch, Stopped
+from app.engine.reading import PromptWatch, Stopped, turn
 from app.engine.sampling import Recorder, Sampling, processors
 from app.engine.sequence import Generation
 
 JOIN_TIMEOUT_S = 120.0
-TURN_SLICE_S = 0.05
-# Whose turn it is, for each model that `generate` runs.
-_turns: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
-_turns_lock = threading.Lock()
 
 
 class Constraint(Protocol):
@@ -49,75 +43,6 @@ class Constraint(Protocol):
     def forced(self) -> list[int]: ...
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor: ...
-
-
-class PieceStreamer(TextIteratorStreamer):
-    """A `TextIteratorStreamer` that hands over every token's text at once and loses nothing.
-
-    The stock one waits for a space. This one decodes a window of the last tokens twice, without
-    and with the new one, and emits the difference unless it ends inside a character. A piece
-    carries the logprobs of the tokens that it took.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        stop_event: threading.Event,
-        *,
-        silent: Collection[int],
-        recorder: Recorder | None = None,
-    ) -> None:
-        """Stream the text of all tokens but the `silent` ones."""
-        super().__init__(tokenizer, skip_prompt=True, clean_up_tokenization_spaces=False)
-        self.tokens = 0
-        self.last_token: int | None = None
-        self._stop_event = stop_event
-        self._silent = frozenset(silent)
-        self._recorder = recorder
-        self._pending: list[TokenLogprob] = []
-        self._ids: list[int] = []
-        self._read = 0
-
-    def put(self, value: torch.Tensor) -> None:
-        """Take the prompt, then one token at a time. value: (1, tokens) or (1,) int64."""
-        if self.next_tokens_are_prompt:
-            self.next_tokens_are_prompt = False
-            return
-        for token in value.flatten().tolist():
-            logprob = self._recorder.next() if self._recorder else None
-            if self._stop_event.is_set():
-                continue
-            self.tokens += 1
-            self.last_token = token
-            if token in self._silent:
-                continue
-            if logprob:
-                self._pending.append(logprob)
-            self._ids.append(token)
-            self._emit(final=False)
-
-    def end(self) -> None:
-        """Flush an unfinished character and end the iteration; without effect the second time."""
-        try:
-            if self._ids:
-                self._emit(final=True)
-        finally:
-            # Whatever the tokenizer does, whoever reads must not wait for ever.
-            self._ids = []
-            self._read = 0
-            self.on_finalized_text("", stream_end=True)
-
-    def _emit(self, *, final: bool) -> None:
-        before = self._decode(self._ids[: self._read])
-        text = self._decode(self._ids)
-        if len(text) > len(before) and (final or not text.endswith("\ufffd")):
-            self.on_finalized_text(Piece(text[len(before) :], self._pending))
-            self._pending = []
-            del self._ids[: self._read]
-            self._read = len(self._ids)
-
-    def _decode(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, **self.decode_kwargs)) if ids else ""
 
 
 class _StopWhen(StoppingCriteria):  # type: ignore[misc, unused-ignore]
@@ -180,7 +105,7 @@ def stream_text(
     def work() -> None:
         try:
             with (
-                _turn(model, stop_event),
+                turn(model, stop_event),
                 PromptWatch(model, stop_event, on_status),
                 torch.inference_mode(),
             ):
@@ -249,29 +174,6 @@ def stream_text(
     done = done or (grammar is not None and grammar.complete)
     reason: FinishReason = "stop" if done else "cancelled" if cancelled else "length"
     return Finish(reason, len(prompt_ids), streamer.tokens)
-
-
-@contextmanager
-def _turn(model: Any, stop_event: threading.Event) -> Iterator[None]:
-    """Let one `generate` after the other run on a CPU: two at once take twice as long each.
-
-    Memory is counted for one, too.
-
-    Raises:
-        Stopped: it was cancelled before its turn.
-    """
-    if model.device.type != "cpu":
-        yield
-        return
-    with _turns_lock:
-        turn = _turns.setdefault(model, threading.Lock())
-    while not turn.acquire(timeout=TURN_SLICE_S):
-        if stop_event.is_set():
-            raise Stopped
-    try:
-        yield
-    finally:
-        turn.release()
 
 
 def _until_stop(

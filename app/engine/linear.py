@@ -24,7 +24,36 @@ DENSE_ROWS = 128
 _DENSE_OUTPUTS = 1024
 
 
-class Int8Linear(nn.Module):
+class _Packed(nn.Module):
+    """What stands in for an nn.Linear, without its weights."""
+
+    bias: Tensor | None
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool, kernels: Kernels | None, device: str
+    ) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.kernels = kernels or find_kernels()
+        self.register_buffer("bias", _bfloat16(out_features, device=device) if bias else None)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, in) to (…, out), of the same type."""
+        out = self._product(x.reshape(-1, self.in_features)).to(x.dtype)
+        if self.bias is not None:
+            out = out + self.bias.to(x.dtype)
+        return out.view(*x.shape[:-1], -1)
+
+    def _product(self, rows: Tensor) -> Tensor:
+        """Map (rows, in) to (rows, out)."""
+        raise NotImplementedError
+
+
+class Int8Linear(_Packed):
     """A linear layer with one scale for each output: weight = packed * scales.
 
     packed: (out, in) int8; with `kernels.prepacked` (bytes,) uint8 as `packed_bytes` makes them,
@@ -33,7 +62,6 @@ class Int8Linear(nn.Module):
 
     packed: Tensor | None
     scales: Tensor
-    bias: Tensor | None
 
     def __init__(
         self,
@@ -44,10 +72,7 @@ class Int8Linear(nn.Module):
         kernels: Kernels | None = None,
         device: str = "cpu",
     ) -> None:
-        super().__init__()
-        self.in_features = in_features
-        self.out_features = out_features
-        self.kernels = kernels or find_kernels()
+        super().__init__(in_features, out_features, bias, kernels, device)
         if self.kernels.prepacked:
             size = packed_size(out_features, in_features)
             packed = torch.empty(size, dtype=torch.uint8, device=device)
@@ -55,7 +80,6 @@ class Int8Linear(nn.Module):
             packed = torch.empty((out_features, in_features), dtype=torch.int8, device=device)
         self.register_buffer("packed", packed)
         self.register_buffer("scales", _bfloat16(out_features, device=device))
-        self.register_buffer("bias", _bfloat16(out_features, device=device) if bias else None)
         self._own: tuple[Tensor, ...] = ()
 
     def settle(self) -> None:
@@ -71,10 +95,6 @@ class Int8Linear(nn.Module):
         """The memory of weights that no buffer shows."""
         return self.in_features * self.out_features if self.packed is None else 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (…, in) to (…, out), of the same type."""
-        return _finished(self._product(x.reshape(-1, self.in_features)), self.bias, x)
-
     def _product(self, rows: Tensor) -> Tensor:
         if self.packed is None:
             return prepacked(rows, *self._own)
@@ -89,9 +109,6 @@ class Int8Linear(nn.Module):
             return plain(rows, self.packed, self.scales)
         return _in_blocks(rows, self.out_features, self._blocks(self.packed))
 
-    def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
-
     def _blocks(self, packed: Tensor) -> Iterator[Tensor]:
         """Yield the weights as (in, some outputs), in the type that is fast here."""
         dense = getattr(torch, self.kernels.dense)
@@ -101,7 +118,7 @@ class Int8Linear(nn.Module):
             yield (packed[part].float() * scales).to(dense).t()
 
 
-class Int4Linear(nn.Module):
+class Int4Linear(_Packed):
     """A linear layer of 4-bit levels: weight = (level - 8) * scale + zero, for groups of inputs.
 
     packed: (out, in / 2) uint8, of `pack_int4` · scales_and_zeros: (in / 128, out, 2) bfloat16 ·
@@ -110,7 +127,6 @@ class Int4Linear(nn.Module):
 
     packed: Tensor
     scales_and_zeros: Tensor
-    bias: Tensor | None
 
     def __init__(
         self,
@@ -122,38 +138,29 @@ class Int4Linear(nn.Module):
         kernels: Kernels | None = None,
         device: str = "cpu",
     ) -> None:
-        super().__init__()
-        self.in_features = in_features
-        self.out_features = out_features
-        self.kernels = kernels or find_kernels()
+        super().__init__(in_features, out_features, bias, kernels, device)
         shape = (out_features, in_features // 2)
         self.register_buffer("packed", torch.empty(shape, dtype=torch.uint8, device=device))
         groups = in_features // GROUP
         self.register_buffer("scales_and_zeros", _bfloat16(groups, out_features, 2, device=device))
-        self.register_buffer("bias", _bfloat16(out_features, device=device) if bias else None)
         self.twin = (
             Int8Linear(in_features, out_features, kernels=self.kernels, device=device)
             if twin
             else None
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (…, in) to (…, out), of the same type."""
-        rows = x.reshape(-1, self.in_features)
+    def _product(self, rows: Tensor) -> Tensor:
         count = rows.shape[0]
         if self.twin is not None and count > FEW_ROWS:
-            out = self.twin(rows)
+            product: Tensor = self.twin(rows)
         elif self.kernels.weight_only and count < DENSE_ROWS:
             # As in int8: bfloat16 activations only.
-            out = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            product = torch.ops.aten._weight_int4pack_mm_for_cpu(
                 rows.to(torch.bfloat16).contiguous(), self.packed, GROUP, self.scales_and_zeros
             )
         else:
-            out = _in_blocks(rows, self.out_features, self._blocks())
-        return _finished(out, self.bias, x)
-
-    def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+            product = _in_blocks(rows, self.out_features, self._blocks())
+        return product
 
     def _blocks(self) -> Iterator[Tensor]:
         """Yield the weights as (in, some outputs), in the type that is fast here."""
@@ -177,13 +184,6 @@ def _in_blocks(rows: Tensor, outputs: int, blocks: Iterator[Tensor]) -> Tensor:
         out[:, start:end] = rows.to(block.dtype) @ block
         start = end
     return out
-
-
-def _finished(out: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    out = out.to(x.dtype)
-    if bias is not None:
-        out = out + bias.to(x.dtype)
-    return out.view(*x.shape[:-1], -1)
 
 
 def _bfloat16(*shape: int, device: str) -> Tensor:

@@ -21,10 +21,10 @@ ATTRIBUTE = "precis_decoder"
 ALONE_TOKENS = 512
 # Buffers of keys and values have whole blocks.
 BLOCK_TOKENS = 256
-# A step with a chunk in it aims at this: running streams never stand still for 2 s, and the chunk
-# is large enough for what a step costs in any case (a third of it with Phi-3-mini on two cores).
-# Then the rows that a chunk beside others has; the first one has the middle number.
-STEP_S = 1.2
+# A step with a chunk in it aims at this: running streams never stand still for 2 s, even when a
+# step is made again because somebody was stopped. A smaller one would mostly pay for what a step
+# costs in any case. Then the rows that a chunk beside others has; the first has the middle number.
+STEP_S = 0.9
 LEAST_ROWS, FIRST_ROWS, MOST_ROWS = 8, 16, 256
 _LEAST_S = 1e-6
 

@@ -1,4 +1,4 @@
-"""Watches a model while it reads its prompt: how far it is, and whether it should go on.
+"""What `generate` lacks: turns, and while it reads a prompt, how far it is and whether to go on.
 
 Knows a model as a stack of layers that take hooks; torch is not imported here.
 """
@@ -6,16 +6,45 @@ Knows a model as a stack of layers that take hooks; torch is not imported here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from app.engine.base import Status
 
 _PROGRESS_STEP = 0.1
+_TURN_SLICE_S = 0.05
+# Whose turn it is, for each model that `generate` runs.
+_turns: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+_turns_lock = threading.Lock()
 
 
 class Stopped(Exception):
-    """Leaves `generate` in the middle of the prompt, after a cancel."""
+    """Leaves `generate` before it or in the middle of the prompt, after a cancel."""
+
+
+@contextmanager
+def turn(model: Any, stop_event: threading.Event) -> Iterator[None]:
+    """Let one `generate` after the other run on a CPU: two at once take twice as long each.
+
+    Memory is counted for one, too.
+
+    Raises:
+        Stopped: it was cancelled before its turn.
+    """
+    if model.device.type != "cpu":
+        yield
+        return
+    with _turns_lock:
+        own = _turns.setdefault(model, threading.Lock())
+    while not own.acquire(timeout=_TURN_SLICE_S):
+        if stop_event.is_set():
+            raise Stopped
+    try:
+        yield
+    finally:
+        own.release()
 
 
 class PromptWatch:

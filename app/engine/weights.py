@@ -13,9 +13,6 @@ from math import prod
 
 from app.core.errors import EngineUnavailable
 from app.engine.checkpoint import Checkpoint
-from app.engine.checkpoint import read_checkpoint as read_checkpoint
-from app.engine.checkpoint import weight_files as weight_files
-from app.engine.memory import available_bytes as available_bytes
 from app.engine.portions import ALONE_TOKENS, BLOCK_TOKENS, runs
 
 # What a process with torch, a tokenizer and this server holds beside weights and cache: measured

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from app.core.errors import EngineUnavailable
+from app.engine.checkpoint import weight_files
 from app.engine.int8_products import forget_examples, layout, packed_bytes
 from app.engine.kernels import Kernels, find_kernels
 from app.engine.linear import Int4Linear, Int8Linear
 from app.engine.quantize import quantize_int4, quantize_int8
-from app.engine.weights import Format, held_as, weight_files
+from app.engine.weights import Format, held_as
 from app.services.load_progress import STEP
 from app.services.model_packed_files import PackedFiles, Source, keep_folder
 from app.services.model_reading import MAKING

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,21 +15,9 @@ from app.engine.int8_products import opaque_of, packed_bytes
 from app.engine.kernels import Kernels, find_kernels
 from app.engine.linear import Int4Linear, Int8Linear
 from app.engine.quantize import quantize_int4, quantize_int8
+from tests.packed_models import LAYOUTS, PLAIN, ROOT, error, kernels_of
 
 IN, OUT = 384, 192
-PLAIN = replace(find_kernels(), prepacked=False)
-PREPACKED = replace(find_kernels(), prepacked=True)
-WAYS = pytest.mark.parametrize(
-    "kernels",
-    [
-        PLAIN,
-        pytest.param(
-            PREPACKED,
-            marks=pytest.mark.skipif(not PLAIN.int_matmul, reason="no fast int8 products here"),
-        ),
-    ],
-    ids=["plain", "prepacked"],
-)
 SLOW = [Kernels(False, 64, False, dense) for dense in ("float32", "bfloat16")]
 SLOW.append(Kernels(find_kernels().weight_only, find_kernels().int4_block, False, "float32"))
 # Relative to the output, root of the mean square: what rounding weights (and rows) to 8 and 4 bits
@@ -73,11 +63,7 @@ def int4_of(layer: nn.Linear, kernels: Kernels | None = None, *, twin: bool = Fa
     return made
 
 
-def error(made: Tensor, true: Tensor) -> float:
-    return float(((made.float() - true).square().mean() / true.square().mean()).sqrt())
-
-
-@WAYS
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("rows", [1, 4, 5, 127, 300])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
@@ -89,10 +75,10 @@ def error(made: Tensor, true: Tensor) -> float:
     ],
 )
 def test_a_packed_layer_answers_like_the_float_one(
-    rows: int, dtype: torch.dtype, kind: str, few: float, many: float, kernels: Kernels
+    rows: int, dtype: torch.dtype, kind: str, few: float, many: float, layout: str
 ) -> None:
     """C12: every number of rows has its kernel; the type that comes in goes out."""
-    layer = linear(bias=False)
+    layer, kernels = linear(bias=False), kernels_of(layout)
     if kind == "int8":
         packed: nn.Module = int8_of(layer, kernels)
     else:
@@ -116,27 +102,58 @@ def test_leading_sides_and_bias_are_those_of_a_linear_layer(make: object) -> Non
     assert torch.equal(packed(x[:, -1:]), packed(x[:, -1:].contiguous()))
 
 
-def test_rows_do_not_see_each_other() -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_do_not_see_each_other(layout: str) -> None:
     """C12: who shares a batch must not change what somebody reads."""
     x = normal(8, IN, seed=7)
     x[3] *= 1000
-    for kernels in (PLAIN, PREPACKED) if PLAIN.int_matmul else (PLAIN,):
-        packed = int8_of(linear(), kernels)
-        together = packed(x)
-        alone = torch.cat([packed(row[None]) for row in x])
-        assert error(together[:3], alone[:3]) < INT8_ERROR
+    packed = int8_of(linear(), kernels_of(layout))
+    together = packed(x)
+    alone = torch.cat([packed(row[None]) for row in x])
+    assert error(together[:3], alone[:3]) < INT8_ERROR
 
 
-@pytest.mark.skipif(not PLAIN.int_matmul, reason="no fast int8 products here")
 def test_weights_that_are_laid_out_anew_are_held_once_and_counted() -> None:
     """C12: an opaque copy beside the plain one would be 3.7 GB of a Phi-3-mini."""
-    layer = int8_of(linear(), PREPACKED)
+    layer = int8_of(linear(), kernels_of("prepacked"))
     assert layer.packed is None
     assert layer.hidden_bytes == IN * OUT
     assert int8_of(linear(), PLAIN).hidden_bytes == 0
 
 
-@pytest.mark.skipif(not PLAIN.int_matmul, reason="no fast int8 products here")
+VERBOSE_PROGRAM = """
+import sys, torch
+from app.engine.int8_products import opaque_of, packed_bytes, prepacked
+outputs, inputs, rows = map(int, sys.argv[1:])
+own = opaque_of(packed_bytes(torch.ones((outputs, inputs), dtype=torch.int8)), outputs, inputs)
+scales, zero_points = torch.ones(outputs), torch.zeros(outputs, dtype=torch.int32)
+print(prepacked(torch.ones(rows, inputs), own, scales, zero_points).shape)
+"""
+
+
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "rows"), [(4096, 256, 1), (64, 2048, 3), (256, 2048, 1), (512, 512, 1)]
+)
+def test_narrow_layers_are_not_left_to_the_reference_kernel(
+    outputs: int, inputs: int, rows: int
+) -> None:
+    """C12: oneDNN computes few rows of them hundreds of times as slowly, and says with what."""
+    kernels_of("prepacked")
+    done = subprocess.run(
+        [sys.executable, "-c", VERBOSE_PROGRAM, str(outputs), str(inputs), str(rows)],
+        cwd=ROOT,
+        env={**os.environ, "ONEDNN_VERBOSE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert f"[{rows}, {outputs}]" in done.stdout
+    products = [line for line in done.stdout.splitlines() if ",exec,cpu,matmul," in line]
+    assert products
+    assert not [line for line in products if ",ref" in line]
+
+
 def test_bytes_of_another_layout_are_not_taken_up() -> None:
     """QUANT_CACHE_DIR: never trust a file."""
     packed = packed_bytes(torch.ones((OUT, IN), dtype=torch.int8))

@@ -152,22 +152,33 @@ async def test_every_family_writes_and_counts(family: type[ModelServiceV4]) -> N
 async def test_greedy_and_seeded_texts_repeat_also_side_by_side(
     family: type[ModelServiceV4],
 ) -> None:
-    """S2.18, contract 2: `seed`, whatever else runs in the process."""
+    """S2.18, contract 2: `seed`, whatever else runs in the process, but for int4 (README, Limits).
+
+    There the kernel of a row, and so its rounding, depends on how many rows there are.
+    """
     engine = LocalEngine(family, slots=2)
 
     async def text(**values: Any) -> str:
         async with asyncio.timeout(50), aclosing(engine.generate(asked(**values))) as stream:
             return text_of([item async for item in stream])
 
+    int4 = of_this_run().held == "int4"
+    if int4:
+        # With its int8 twin, a prompt that was read before ends in a row of its own.
+        await text(temperature=0.0)
     alone = (await text(temperature=1.0, seed=3), await text(temperature=1.0, seed=4))
     greedy = await text(temperature=0.0, seed=None)
+    assert await text(temperature=0.0, seed=None) == greedy
+    assert await text(temperature=1.0, seed=3) == alone[0]
+    assert alone[0] != alone[1]
+    if int4:
+        return
     together = await asyncio.gather(
         text(temperature=1.0, seed=3),
         text(temperature=1.0, seed=4),
     )
     beside = await asyncio.gather(text(temperature=0.0), text(temperature=1.0, seed=None))
     assert list(alone) == list(together)
-    assert alone[0] != alone[1]
     assert beside[0] == greedy
 
 

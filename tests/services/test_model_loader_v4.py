@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,30 @@ def test_auto_loads_the_largest_format_that_fits(checkpoint: Path) -> None:
     loader.get_model()
     assert loader.info()["weights"] == "bfloat16"
     assert "float32 needs" in loader.info()["reason"]
+
+
+def test_no_more_run_at_once_than_memory_was_counted_for(checkpoint: Path) -> None:
+    """C12, C25: MAX_CONCURRENT_GENERATIONS is the most, and each has its keys and values."""
+    one = service(model_id=str(checkpoint), weights="float32")
+    one.get_model()
+    need = one.info()["need_bytes"]
+    values = {"model_id": str(checkpoint), "weights": "float32", "sequences": 3}
+    assert service(**values, memory_limit_bytes=4 * need).unavailable() is None
+    # A row more at once is a little more memory.
+    loader = service(**values, memory_limit_bytes=need + 1_000_000)
+    model, _ = loader.get_model()
+    assert loader.info()["sequences"] == 1
+    rows: list[int] = []
+    hook = model.get_decoder().register_forward_pre_hook(
+        lambda _, args, options: rows.append(options["input_ids"].shape[1]), with_kwargs=True
+    )
+    with ThreadPoolExecutor(3) as threads:
+        streams = [loader.stream_generation("Hello", max_tokens=60, seed=n) for n in range(3)]
+        ended = [finish for _, finish in threads.map(run, streams)]
+    hook.remove()
+    assert all(finish.completion_tokens for finish in ended)
+    assert rows.count(1) > 3
+    assert not {2, 3} & set(rows)
 
 
 @pytest.mark.parametrize(

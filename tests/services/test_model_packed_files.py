@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import torch
 from safetensors import safe_open
 
 from app.core.config import Settings
-from app.engine.kernels import find_kernels
 from app.engine.linear import Int4Linear, Int8Linear
 from app.main import create_app
 from app.services.chat_model import ChatModel
@@ -25,18 +23,18 @@ from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import make_checkpoint, packable_checkpoint
 from tests.packed_models import (
     IDS,
+    PLAIN,
     ROOT,
     error,
     float_logits,
     folders,
     generated,
+    kernels_of,
     logits,
     service,
 )
 
 __all__ = ["packable_checkpoint"]
-
-PLAIN = replace(find_kernels(), prepacked=False)
 
 
 def spoil(folder: Path) -> None:
@@ -81,13 +79,12 @@ def test_kept_layers_begin_where_the_kernels_like_it(copied: Path, tmp_path: Pat
             assert layer.packed.data_ptr() % 64 == 0
 
 
-@pytest.mark.skipif(not find_kernels().int_matmul, reason="oneDNN has no fast int8 here")
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 def test_files_of_what_is_laid_out_anew_are_let_go(
     copied: Path, tmp_path: Path, weights: str
 ) -> None:
     """QUANT_CACHE_DIR: weights are not in memory twice, as they lie in a file and as they are."""
-    values = {"quant_cache_dir": str(tmp_path / "c"), "kernels": replace(PLAIN, prepacked=True)}
+    values = {"quant_cache_dir": str(tmp_path / "c"), "kernels": kernels_of("prepacked")}
     first = service(copied, weights, **values).get_model()[0]
     second = service(copied, weights, **values).get_model()[0]
     own = [layer for layer in second.modules() if isinstance(layer, Int8Linear)]
