@@ -27,20 +27,13 @@ from app.engine.pieces import Piece, StopText, TokenTrack
 from app.engine.portions import Room
 from app.engine.reading import PromptWatch, Stopped, turn
 from app.engine.sampling import Recorder, Sampling, processors
-from app.engine.sequence import Generation
+from app.engine.sequence import Forcing, Generation
 
 JOIN_TIMEOUT_S = 120.0
 
 
-class Constraint(Protocol):
+class Constraint(Forcing, Protocol):
     """What holds the output to a form: a logits processor that knows when it is done."""
-
-    @property
-    def complete(self) -> bool: ...
-
-    def advance(self, ids: Sequence[int]) -> None: ...
-
-    def forced(self) -> list[int]: ...
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor: ...
 

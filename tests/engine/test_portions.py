@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from app.engine.portions import FIRST_ROWS, LEAST_ROWS, MOST_ROWS, STEP_S, Pace, runs
@@ -52,15 +49,3 @@ def test_what_the_loop_runs_is_known_from_the_configuration(
 ) -> None:
     """C12: memory is counted before anything is loaded, in old spellings too."""
     assert runs(config) is known
-
-
-def test_counting_loads_no_model_library() -> None:
-    """C10, S0.11."""
-    program = (
-        "import sys, app.engine.portions, app.engine.weights, app.engine.memory\n"
-        "print({'torch', 'transformers'} & set(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.strip() == "set()"
