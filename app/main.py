@@ -235,6 +235,7 @@ def _local_roles(settings: Settings) -> dict[EngineRole, Assignment]:
         "hf_token": settings.hf_token,
         "memory_limit_bytes": settings.memory_limit_bytes,
         "quant_cache_dir": settings.quant_cache_dir,
+        "native_kernels": settings.native_kernels,
         "sequences": settings.max_concurrent_generations,
         # As sessions: it is what users sent.
         "keep_s": settings.sessions_ttl_seconds,

@@ -107,7 +107,6 @@ async def _precis(task: Task, weights: str) -> dict[str, Any]:
     """Run the server's own engine and loader, without HTTP."""
     from app.engine.local import LocalEngine
     from app.services.model_loader_v4 import ModelServiceV4
-    from app.services.model_reading import held_bytes
     from bench.cpu_users import CountingLoader, measure_users
 
     ModelServiceV4.configure(
@@ -154,7 +153,7 @@ async def _precis(task: Task, weights: str) -> dict[str, Any]:
         "grammar": True,
         "weights": info["weights"],
         "weights_reason": info["reason"],
-        "loaded_bytes": held_bytes(model),
+        "loaded_bytes": int(model.get_memory_footprint()),
         "finish_reason": reason,
         "chars": len(text),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},

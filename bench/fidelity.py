@@ -64,9 +64,7 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--path-windows", type=int, help="of them through the loop; 16 or 4")
     parser.add_argument("--prompts", type=int, help="whose greedy text is compared; 20 or 3")
     parser.add_argument("--damage", metavar="LAYER", help="double this layer in int8 and int4")
-    parser.add_argument(
-        "--prepacked", choices=("yes", "no"), help="int8 in oneDNN's layout, not as measures faster"
-    )
+    parser.add_argument("--torch", action="store_true", help="no kernels of our own")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--folder", type=Path, default=FOLDER, help="for the checkpoint")
     parser.add_argument("--out", type=Path, default=FOLDER.with_suffix(".json"))
@@ -187,13 +185,14 @@ def title_of(chosen: argparse.Namespace, about: dict[str, Any], exact: float) ->
 
 def measure_all(chosen: argparse.Namespace, packed: Path) -> dict[str, Any]:
     """Train if need be, measure every format, and return the record."""
-    from bench.fidelity_formats import Loading, kernels_of, variants
+    from app.engine.kernels import find_kernels
+    from bench.fidelity_formats import Loading, variants
 
     names = variants(chosen.formats.split(",") if chosen.formats else None)
     training = training_of(chosen)
     corpus = read_corpus(training.text_bytes)
     folder = trained(training, corpus, chosen.folder, threads=chosen.threads, again=chosen.retrain)
-    loading = Loading(folder, packed, chosen.threads, kernels_of(chosen.prepacked))
+    loading = Loading(folder, packed, chosen.threads, find_kernels(native=not chosen.torch))
     windows = windows_of(chosen, corpus, loading)
     found: dict[str, dict[str, Any]] = {}
     for name in names:

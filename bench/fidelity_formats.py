@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.engine.kernels import Kernels, find_kernels
+from app.engine.kernels import Kernels
 from app.engine.weights import FORMATS
 from app.services.model_loader_v4 import ModelServiceV4
 
@@ -18,7 +18,7 @@ TWIN = "+twin"
 class Loading:
     """What to load: `folder` has the checkpoint, `packed` what is kept of its quantization.
 
-    `kernels`: what the machine does fast, as `kernels_of` returns it.
+    `kernels`: what the machine does fast.
     """
 
     folder: Path
@@ -27,22 +27,9 @@ class Loading:
     kernels: Kernels
 
 
-def kernels_of(prepacked: str | None) -> Kernels:
-    """Return what the machine does fast; `prepacked` decides, where given, what is measured else.
-
-    Raises:
-        SystemExit: the processor has no int8 products, for which weights are prepacked.
-    """
-    found = find_kernels()
-    if prepacked is None:
-        return found
-    if not found.int_matmul:
-        raise SystemExit("This processor has no instruction for int8 products.")
-    return replace(found, prepacked=prepacked == "yes")
-
-
 def variants(formats: Iterable[str] | None = None) -> list[str]:
-    """Return what is measured: the formats, float32 first, and int4 with its twin as well.
+    """Return what is measured: the formats, float32 first, and int4 on torch's kernels as well,
+    with its int8 twin.
 
     Raises:
         SystemExit: the server has no such format.
@@ -62,9 +49,11 @@ def load(loading: Loading, variant: str) -> tuple[Any, Any]:
         RuntimeError: the server chose differently about the twin.
     """
     weights, twin = variant.removesuffix(TWIN), variant.endswith(TWIN)
+    if twin:
+        loading = replace(loading, kernels=replace(loading.kernels, native=""))
     loader = _loader(loading, weights, limit_bytes=None)
     loader.get_model()
-    if weights == "int4" and not twin:
+    if weights == "int4" and not twin and not loading.kernels.native:
         # As much memory as it takes for a twin, less one byte.
         loader = _loader(loading, weights, limit_bytes=loader.info()["need_bytes"] - 1)
     loader.unload()

@@ -9,22 +9,30 @@ from typing import Any
 import torch
 
 from app.engine.base import Finish
+from app.engine.cpu_flags import cpu_flags
 from app.engine.kernels import Kernels, find_kernels
+from app.engine.native.library import AMX_FLAGS, NEEDED_FLAGS
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.programs import missing
 
-# int8 weights as they lie in a file, and as oneDNN lays them out.
-PLAIN = replace(find_kernels(), prepacked=False)
-LAYOUTS = ("plain", "prepacked")
+# torch's kernels, and those of our own where the processor has what they need.
+TORCH = find_kernels(native=False)
+NATIVE = [
+    *(["vnni"] if cpu_flags() >= NEEDED_FLAGS else []),
+    *(["amx"] if cpu_flags() >= NEEDED_FLAGS | AMX_FLAGS else []),
+]
+LAYOUTS = ["torch", *NATIVE]
 ROOT = Path(__file__).parents[1]
 IDS = torch.arange(5, 45).view(1, -1)
 
 
 def kernels_of(layout: str) -> Kernels:
-    """Return this machine's kernels with one of `LAYOUTS`; without VNNI oneDNN's may saturate."""
-    if layout == "prepacked" and not PLAIN.int_matmul:
-        missing("this processor has no VNNI, which int8 in oneDNN's layout needs")
-    return replace(PLAIN, prepacked=layout == "prepacked")
+    """Return this machine's kernels with one of `LAYOUTS`."""
+    if layout == "torch":
+        return TORCH
+    if not find_kernels().native:
+        missing("there is no C compiler: install gcc")
+    return replace(TORCH, native=layout)
 
 
 def service(folder: Path, weights: str, **values: Any) -> type[ModelServiceV4]:

@@ -14,9 +14,10 @@ from typing import Any
 from app.core.errors import AppError
 from app.services.model_loader_v4 import ModelServiceV4
 
-# Formats as V4_WEIGHTS names them, and int4 as it is where memory is too short for its int8 twin.
-WITHOUT_TWIN = "int4-without-twin"
-NAMES = ("float32", "bfloat16", "int8", "int4", WITHOUT_TWIN)
+# Formats as V4_WEIGHTS names them, and int4 as it is on torch's kernels: with its int8 twin, and
+# where memory is too short for that.
+TWIN, WITHOUT_TWIN = "int4-twin", "int4-without-twin"
+NAMES = ("float32", "bfloat16", "int8", "int4", TWIN, WITHOUT_TWIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class WeightFormat:
     @property
     def asked(self) -> str:
         """What V4_WEIGHTS is set to."""
-        return (self.name or "auto").removesuffix("-without-twin")
+        return (self.name or "auto").partition("-")[0]
 
     @property
     def held(self) -> str:
@@ -40,6 +41,11 @@ class WeightFormat:
         """Layers become integers, where their sizes allow it."""
         return self.held in ("int8", "int4")
 
+    @property
+    def native(self) -> bool:
+        """Kernels of our own may be used, see NATIVE_KERNELS."""
+        return self.name not in (TWIN, WITHOUT_TWIN)
+
     def loading(
         self, model: Path | str, *, reads_images: bool = False, **named: Any
     ) -> dict[str, Any]:
@@ -49,7 +55,7 @@ class WeightFormat:
         """
         values: dict[str, Any] = {"model_id": str(model), "threads": 1}
         if "weights" not in named and not (reads_images and self.packed):
-            values["weights"] = self.asked
+            values |= {"weights": self.asked, "native_kernels": self.native}
             values |= self._limit(model, named.get("context_tokens"))
         return values | named
 
@@ -58,6 +64,7 @@ class WeightFormat:
         values: dict[str, Any] = {"v4_model_id": str(model), "quant_cache_dir": "none"}
         if not named.keys() & {"v4_weights", "torch_dtype"}:
             values |= {"v4_weights": self.asked, "torch_dtype": self.asked}
+            values["native_kernels"] = self.native
             values |= self._limit(model, None)
         return values | named
 
@@ -75,7 +82,13 @@ def _need_bytes(model: str, context_tokens: int | None) -> int | None:
     class Measured(ModelServiceV4):
         """Loaded once, to be asked."""
 
-    Measured.configure(model_id=model, weights="int4", context_tokens=context_tokens, threads=1)
+    Measured.configure(
+        model_id=model,
+        weights="int4",
+        context_tokens=context_tokens,
+        threads=1,
+        native_kernels=False,
+    )
     try:
         Measured.get_model()
     except AppError:

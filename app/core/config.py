@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     preload_models: bool = False
     memory_limit_bytes: Annotated[int, Field(gt=0)] | None = None
     quant_cache_dir: str = "auto"
+    native_kernels: bool = True
     model_idle_unload_seconds: Annotated[float, Field(ge=0)] = 0.0
 
     max_concurrent_generations: Annotated[int, Field(ge=1)] = 1

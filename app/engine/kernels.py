@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from app.engine.cpu_flags import cpu_flags
 from app.engine.int4_layout import GROUP, pack_int4
-from app.engine.int8_products import layout
+from app.engine.native.library import library
+from app.engine.native.products import amx_allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +25,23 @@ class Kernels:
     `weight_only`: the int8 and int4 kernels are vectorised. `int4_block`: how many outputs the int4
     kernel's layout interleaves. `int_matmul`: int8 products have their instruction (VNNI, AMX),
     without which they may saturate. `dense`: the type in which unpacked blocks are multiplied.
-    `prepacked`: int8 weights are held in oneDNN's own layout. 512 rows x 3,072 x 16,384 take 20 ms
-    so with AMX, and 44 plain; with VNNI alone 46 and 32.
+    `native`: there are kernels of our own, with AMX or with VNNI alone; "" for torch's only.
     """
 
     weight_only: bool
     int4_block: int
     int_matmul: bool
     dense: str
-    prepacked: bool = False
+    native: Literal["", "vnni", "amx"] = ""
 
 
 @cache
-def find_kernels() -> Kernels:
-    """Return what this machine does fast."""
+def find_kernels(*, native: bool = True) -> Kernels:
+    """Return what this machine does fast, by torch's kernels alone where not `native`."""
     capability = torch.backends.cpu.get_cpu_capability()
     block = {"AVX512": 64, "AVX2": 32}.get(capability)
     weight_only = block is not None and _is_laid_out_as_known(block)
-    flags = _cpu_flags()
+    flags = cpu_flags()
     onednn: Any = torch.backends.mkldnn
     int_matmul = bool(flags & {"avx512_vnni", "avx_vnni", "amx_int8"}) and onednn.is_available()
     return Kernels(
@@ -49,16 +49,14 @@ def find_kernels() -> Kernels:
         int4_block=block or 64,
         int_matmul=int_matmul,
         dense="bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32",
-        prepacked=int_matmul and "amx_int8" in flags and _can_prepack(),
+        native=_native() if native else "",
     )
 
 
-def _can_prepack() -> bool:
-    """Tell whether this build of torch has what `prepacked` needs."""
-    try:
-        return bool(layout())
-    except (RuntimeError, AttributeError):
-        return False
+def _native() -> Literal["", "vnni", "amx"]:
+    if library() is None:
+        return ""
+    return "amx" if amx_allowed() else "vnni"
 
 
 def _is_laid_out_as_known(block: int) -> bool:
@@ -69,14 +67,3 @@ def _is_laid_out_as_known(block: int) -> bool:
     except (RuntimeError, AttributeError):
         return False
     return torch.equal(packed, pack_int4(levels, block))
-
-
-def _cpu_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        if line.startswith("flags"):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()

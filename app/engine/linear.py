@@ -1,8 +1,9 @@
-"""Linear layers with int8 or int4 weights on torch's own CPU kernels; they stand in for nn.Linear.
+"""Linear layers with int8 or int4 weights; they stand in for nn.Linear.
 
-Few rows (decoding) go through the kernels that read the least memory; many rows (a prompt) through
-int8 x int8 products. Both take what other types they are given and give it back. They do not know
-where their numbers come from: see quantize.py.
+Where there are kernels of our own they do all of it, see native/. Of torch's, few rows (decoding)
+go through those that read the least memory, and many rows (a prompt) through int8 x int8 products.
+The layers take what other types they are given and give it back, and do not know where their
+numbers come from: see quantize.py.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from app.engine.int4_layout import GROUP, unpack_int4
-from app.engine.int8_products import opaque_of, packed_size, plain, prepacked
+from app.engine.int4_layout import GROUP, pack_int4, unpack_int4
+from app.engine.int8_products import int8_product
 from app.engine.kernels import Kernels, find_kernels
+from app.engine.native import products as native
 
 # The time of the weight-only kernels grows with each row, that of int8 products hardly with the
 # first dozens: 3,072 -> 3,072, 4 rows 0.85 against 0.74 ms, 8 rows 1.65 against 0.76.
@@ -56,11 +58,10 @@ class _Packed(nn.Module):
 class Int8Linear(_Packed):
     """A linear layer with one scale for each output: weight = packed * scales.
 
-    packed: (out, in) int8; with `kernels.prepacked` (bytes,) uint8 as `packed_bytes` makes them,
-    until `settle` · scales: (out,) bfloat16 · bias: (out,) bfloat16
+    packed: (out, in) int8, of `pack` · scales: (out,) bfloat16 · bias: (out,) bfloat16
     """
 
-    packed: Tensor | None
+    packed: Tensor
     scales: Tensor
 
     def __init__(
@@ -73,31 +74,24 @@ class Int8Linear(_Packed):
         device: str = "cpu",
     ) -> None:
         super().__init__(in_features, out_features, bias, kernels, device)
-        if self.kernels.prepacked:
-            size = packed_size(out_features, in_features)
-            packed = torch.empty(size, dtype=torch.uint8, device=device)
-        else:
-            packed = torch.empty((out_features, in_features), dtype=torch.int8, device=device)
-        self.register_buffer("packed", packed)
+        self.native = bool(self.kernels.native) and native.fits(out_features, in_features)
+        shape = (out_features, in_features)
+        self.register_buffer("packed", torch.empty(shape, dtype=torch.int8, device=device))
         self.register_buffer("scales", _bfloat16(out_features, device=device))
-        self._own: tuple[Tensor, ...] = ()
-
-    def settle(self) -> None:
-        """Take up the weights, which are in their place now. To be called before `forward`."""
-        if self.kernels.prepacked and self.packed is not None:
-            own = opaque_of(self.packed, self.out_features, self.in_features)
-            zero_points = torch.zeros(self.out_features, dtype=torch.int32)
-            self._own = own, self.scales.float(), zero_points
-            self.packed = None
 
     @property
-    def hidden_bytes(self) -> int:
-        """The memory of weights that no buffer shows."""
-        return self.in_features * self.out_features if self.packed is None else 0
+    def block(self) -> int:
+        """How many outputs the layout interleaves."""
+        return native.LANES if self.native else 1
+
+    def pack(self, levels: Tensor) -> Tensor:
+        """Return (out, in) int8 levels as the kernels here want them."""
+        return native.pack_int8(levels) if self.native else levels
 
     def _product(self, rows: Tensor) -> Tensor:
-        if self.packed is None:
-            return prepacked(rows, *self._own)
+        if self.native:
+            amx = self.kernels.native == "amx"
+            return native.int8_product(rows, self.packed, self.scales.float(), amx=amx)
         few = FEW_ROWS if self.kernels.int_matmul else DENSE_ROWS
         if self.kernels.weight_only and rows.shape[0] <= few:
             # With float32 activations the kernel takes a scalar path, 9 times slower.
@@ -106,7 +100,7 @@ class Int8Linear(_Packed):
             )
             return made
         if self.kernels.int_matmul:
-            return plain(rows, self.packed, self.scales)
+            return int8_product(rows, self.packed, self.scales)
         return _in_blocks(rows, self.out_features, self._blocks(self.packed))
 
     def _blocks(self, packed: Tensor) -> Iterator[Tensor]:
@@ -121,7 +115,7 @@ class Int8Linear(_Packed):
 class Int4Linear(_Packed):
     """A linear layer of 4-bit levels: weight = (level - 8) * scale + zero, for groups of inputs.
 
-    packed: (out, in / 2) uint8, of `pack_int4` · scales_and_zeros: (in / 128, out, 2) bfloat16 ·
+    packed: (out, in / 2) uint8, of `pack` · scales_and_zeros: (in / 128, out, 2) bfloat16 ·
     bias: (out,) bfloat16 · twin: the same weights in int8, which multiply many rows faster.
     """
 
@@ -149,8 +143,22 @@ class Int4Linear(_Packed):
             else None
         )
 
+    @property
+    def block(self) -> int:
+        """How many outputs the layout of the levels interleaves."""
+        return native.WIDTH if self.kernels.native else self.kernels.int4_block
+
+    def pack(self, levels: Tensor) -> Tensor:
+        """Return (out, in / 2) uint8 of (out, in) levels 0 to 15, as the kernels here want them."""
+        if self.kernels.native:
+            return native.pack_int4(levels)
+        return pack_int4(levels, self.kernels.int4_block)
+
     def _product(self, rows: Tensor) -> Tensor:
         count = rows.shape[0]
+        if self.kernels.native:
+            amx = self.kernels.native == "amx"
+            return native.int4_product(rows, self.packed, self.scales_and_zeros, amx=amx)
         if self.twin is not None and count > FEW_ROWS:
             product: Tensor = self.twin(rows)
         elif self.kernels.weight_only and count < DENSE_ROWS:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from app.engine.int4_layout import GROUP, pack_int4
+from app.engine.int4_layout import GROUP
 
 # So many float32 values stay in a core's cache through all passes of the search, and are too few
 # for torch to split among threads: parts are what the threads share.
@@ -22,12 +22,16 @@ _ELEMENTS_AT_ONCE = 1 << 15
 _SHARES = (1.0, 0.9, 0.8)
 _LEAST_SCALE = 1e-9
 
+Pack = Callable[[Tensor], Tensor]
 # Scale, zero and squared error of each group.
 _Best = tuple[Tensor, Tensor, Tensor]
 
 
-def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (out, in) int8 and the (out,) bfloat16 scales of a float (out, in) weight."""
+def quantize_int8(weight: Tensor, pack: Pack, *, block: int) -> tuple[Tensor, Tensor]:
+    """Return the packed (out, in) int8 and (out,) bfloat16 scales of a float (out, in) weight.
+
+    `pack` lays the levels of multiples of `block` outputs out as a kernel wants them.
+    """
     packed = torch.empty(weight.shape, dtype=torch.int8)
     scales = torch.empty(weight.shape[0], dtype=torch.bfloat16)
 
@@ -37,14 +41,16 @@ def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
         # Rounded first, so that the error of the scale is not added to that of the values.
         scales[part] = (largest / 127).to(torch.bfloat16)
         scale = scales[part].float().unsqueeze(1)
-        packed[part] = (values / scale).round_().clamp_(-127, 127).to(torch.int8)
+        packed[part] = pack((values / scale).round_().clamp_(-127, 127).to(torch.int8))
 
-    _for_rows(weight, 1, fill)
+    _for_rows(weight, block, fill)
     return packed, scales
 
 
-def quantize_int4(weight: Tensor, *, block: int) -> tuple[Tensor, Tensor]:
+def quantize_int4(weight: Tensor, pack: Pack, *, block: int) -> tuple[Tensor, Tensor]:
     """Return the packed levels and (in / 128, out, 2) bfloat16 scales and zeros of a weight.
+
+    `pack` makes (out, in / 2) uint8 of (out, in) levels 0 to 15, for multiples of `block` outputs.
 
     For each group of 128 inputs, the range is the one that leaves the least squared error among
     some shares of the group's own, refined once by the least-squares line through its levels.
@@ -57,7 +63,7 @@ def quantize_int4(weight: Tensor, *, block: int) -> tuple[Tensor, Tensor]:
         values = weight[part].float().view(-1, inputs // GROUP, GROUP)
         scale, zero = _best_lines(values)
         levels = _levels(values, scale, zero).add_(8).view(-1, inputs)
-        packed[part] = pack_int4(levels, block)
+        packed[part] = pack(levels)
         scales_and_zeros[:, part, 0] = scale.squeeze(2).t().to(torch.bfloat16)
         scales_and_zeros[:, part, 1] = zero.squeeze(2).t().to(torch.bfloat16)
 

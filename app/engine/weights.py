@@ -165,12 +165,13 @@ def choose(
     prompt_tokens: int,
     sequences: int = 1,
     formats: tuple[Format, ...] = FORMATS,
+    native: Callable[[], bool] = lambda: False,
 ) -> Choice:
     """Choose the largest format that fits, or check the forced one. `available` is in bytes.
 
-    int4 gets its int8 twin when that fits as well. What is left then is for more `sequences` at
-    once, and what is left of that for what is kept of ended ones: both are worth less than a larger
-    format.
+    int4 gets its int8 twin when that fits as well, unless there are `native` kernels, which read
+    prompts without one. What is left then is for more `sequences` at once, and what is left of that
+    for what is kept of ended ones: both are worth less than a larger format.
 
     Raises:
         EngineUnavailable: `weights_unsupported` for a format that cannot be loaded yet or is not
@@ -195,8 +196,9 @@ def choose(
         need = count(item)
         if available is None or need <= available:
             choice = Choice(item, need, available, _why(item, weights, too_big, available))
-            choice = _with_sequences(_with_twin(choice, count), most, count)
-            return _with_kept(choice, checkpoint)
+            if item.name == "int4":
+                choice = _with_twin(choice, count, native())
+            return _with_kept(_with_sequences(choice, most, count), checkpoint)
         too_big.append(f"{item.name} needs {gigabytes(need)}")
     fix = "" if weights in ("auto", smallest) else ", or V4_WEIGHTS=auto"
     if weights == "float32":
@@ -208,9 +210,9 @@ def choose(
     )
 
 
-def _with_twin(choice: Choice, count: Callable[..., int]) -> Choice:
-    if choice.format.name != "int4":
-        return choice
+def _with_twin(choice: Choice, count: Callable[..., int], native: bool) -> Choice:
+    if native:
+        return replace(choice, reason=f"{choice.reason}; native kernels need no int8 twin")
     both = replace(choice.format, bytes_per_element=_BYTES["int4"] + _BYTES["int8"], twin=True)
     need = count(both)
     available = choice.available_bytes

@@ -22,6 +22,7 @@ from app.core.errors import EngineUnavailable
 from app.engine.base import Status
 from app.engine.checkpoint import Checkpoint, read_checkpoint
 from app.engine.memory import available_bytes
+from app.engine.native.library import image
 from app.engine.portions import ATTRIBUTE, Room
 from app.engine.weights import FLOAT_FORMATS, FORMATS, Choice, Format, choose, rows_at_once
 from app.services.model_files import (
@@ -36,7 +37,6 @@ from app.services.model_reading import (
     FAILED_LOAD_RETRY_S,
     FLOAT16,
     gpu_choice,
-    held_bytes,
     on_gpu,
     read_model,
     read_tokenizer,
@@ -63,9 +63,10 @@ class ModelConfig:
     `auto_class`: the class of transformers that loads the weights. `weights`: a format's name, or
     "auto". `device_map`: as transformers takes it, where there is a GPU. `setting`: the variable
     that messages name for the model. `quant_cache_dir`: where int8 and int4 weights are kept for
-    the next start, a folder or "auto"; None for nowhere. `kernels`: what the machine does fast,
-    where that should not be found out. `sequences`: how many generations may run at once.
-    `keep_s`: how long what was read for one is kept after its end, for those that begin alike.
+    the next start, a folder or "auto"; None for nowhere. `native_kernels`: int8 and int4 by kernels
+    of our own, where the machine can have them. `kernels`: what the machine does fast, where that
+    should not be found out. `sequences`: how many generations may run at once. `keep_s`: how long
+    what was read for one is kept after its end, for those that begin alike.
     """
 
     model_id: str = DEFAULT_MODEL_ID
@@ -82,6 +83,7 @@ class ModelConfig:
     sequences: int = 1
     keep_s: float = math.inf
     quant_cache_dir: str | None = None
+    native_kernels: bool = True
     kernels: Kernels | None = None
     fetch: Fetch = fetch_from_hub
     clock: Callable[[], float] = time.monotonic
@@ -329,7 +331,13 @@ class LazyModel:
             ),
             sequences=config.sequences,
             formats=formats,
+            native=self._has_native_kernels,
         )
+
+    def _has_native_kernels(self) -> bool:
+        if self.config.kernels is not None:
+            return bool(self.config.kernels.native)
+        return self.config.native_kernels and image() is not None
 
     def _context_of(self, checkpoint: Checkpoint) -> int:
         own = int(checkpoint.config.get("max_position_embeddings") or DEFAULT_CONTEXT_TOKENS)
@@ -375,7 +383,7 @@ class LazyModel:
             weights=choice.format.name,
             reason=choice.reason,
             seconds=round(time.monotonic() - started, 2),
-            weights_bytes=held_bytes(model),
+            weights_bytes=int(model.get_memory_footprint()),
             need_bytes=choice.need_bytes,
             available_bytes=choice.available_bytes,
             sequences=choice.sequences,

@@ -28,7 +28,7 @@ from torch import Tensor
 from app.engine.checkpoint import weight_files
 
 # Raised when tensors are named, laid out or computed in another way.
-LAYOUT = 2
+LAYOUT = 3
 _MANIFEST = "manifest.json"
 _FILE_BYTES = 256_000_000
 _SPARE_BYTES = 1_000_000_000
@@ -50,12 +50,11 @@ Keep = Callable[[str, Tensor], None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What was packed and how: the checkpoint's folder, the format, and the kernels' layouts."""
+    """What was packed and how: the checkpoint's folder, the format, and the kernels' layout."""
 
     folder: Path
     weights: str
-    int4_block: int
-    int8_layout: str
+    layout: str
 
     def key(self) -> str:
         """Return a name that changes when the checkpoint or the way of packing does.
@@ -66,7 +65,7 @@ class Source:
         Raises:
             OSError, ValueError, KeyError: the checkpoint cannot be read.
         """
-        marks: list[Any] = [LAYOUT, self.weights, self.int4_block, self.int8_layout]
+        marks: list[Any] = [LAYOUT, self.weights, self.layout]
         marks.append(hashlib.sha256((self.folder / "config.json").read_bytes()).hexdigest())
         for file in weight_files(self.folder):
             real = file.resolve()

@@ -21,7 +21,6 @@ from torch.overrides import TorchFunctionMode
 
 from app.core.errors import EngineUnavailable
 from app.engine.checkpoint import weight_files
-from app.engine.int8_products import forget_examples, layout, packed_bytes
 from app.engine.kernels import Kernels, find_kernels
 from app.engine.linear import Int4Linear, Int8Linear
 from app.engine.quantize import quantize_int4, quantize_int8
@@ -56,7 +55,7 @@ def read_packed(
             the model names.
         OSError, ValueError, RuntimeError: the files cannot be read.
     """
-    kernels: Kernels = config.kernels or find_kernels()
+    kernels: Kernels = config.kernels or find_kernels(native=config.native_kernels)
     model = _without_storage(folder, options)
     layers = _put_layers(model, weights, kernels)
     tied = model.all_tied_weights_keys
@@ -67,10 +66,8 @@ def read_packed(
         log.info("packed_weights_read", model_id=config.model_id, weights=weights.name)
         for name in list(found):
             _assign(model, name, found.pop(name))
-        _settle(layers, report)
     else:
         _pack(model, layers, wanted, _Tensors(folder, model), kept, report)
-    forget_examples()
     _tie(model)
     _set_generation(model, folder)
     return model.eval()
@@ -146,25 +143,10 @@ def _pack(
             for full, tensor in _made(name, layers.get(name), tensors, wanted):
                 _assign(model, full, tensor)
                 keep(full, tensor)
-            if (int8 := _int8_of(layers.get(name))) is not None:
-                int8.settle()
             done += sizes[name]
             if done / total - told >= STEP:
                 told = done / total
                 report(round(min(told, 0.99), 2))
-
-
-def _settle(layers: Layers, report: Callable[[float], None]) -> None:
-    """Take up what was read in the order of the files, which are let go one after the other."""
-    held = [int8 for layer in layers.values() if (int8 := _int8_of(layer)) is not None]
-    for number, int8 in enumerate(held):
-        int8.settle()
-        report(round(number / len(held), 2))
-
-
-def _int8_of(layer: nn.Module | None) -> Int8Linear | None:
-    found = layer.twin if isinstance(layer, Int4Linear) else layer
-    return found if isinstance(found, Int8Linear) else None
 
 
 def _made(
@@ -179,17 +161,15 @@ def _made(
     if weight.dtype not in _FLOATS:
         raise _unsupported()
     if isinstance(layer, Int4Linear):
-        packed, scales_and_zeros = quantize_int4(weight, block=layer.kernels.int4_block)
+        packed, scales_and_zeros = quantize_int4(weight, layer.pack, block=layer.block)
         yield f"{name}.packed", packed
         yield f"{name}.scales_and_zeros", scales_and_zeros
-        name_of_int8 = f"{name}.twin" if layer.twin is not None else None
-    else:
-        name_of_int8 = name
-    if name_of_int8 is not None:
-        packed, scales = quantize_int8(weight)
-        laid_out = wanted[f"{name_of_int8}.packed"].dtype != packed.dtype
-        yield f"{name_of_int8}.packed", packed_bytes(packed) if laid_out else packed
-        yield f"{name_of_int8}.scales", scales
+    int8 = layer.twin if isinstance(layer, Int4Linear) else layer
+    if isinstance(int8, Int8Linear):
+        own = name if int8 is layer else f"{name}.twin"
+        packed, scales = quantize_int8(weight, int8.pack, block=int8.block)
+        yield f"{own}.packed", packed
+        yield f"{own}.scales", scales
     if f"{name}.bias" in wanted:
         yield f"{name}.bias", tensors.read(f"{name}.bias").to(torch.bfloat16, copy=True)
 
@@ -246,8 +226,8 @@ def _kept(
     root = keep_folder(config.quant_cache_dir)
     if root is None:
         return None
-    int8_layout = layout() if kernels.prepacked else "plain"
-    return PackedFiles(root, Source(folder, weights.name, kernels.int4_block, int8_layout))
+    layout = "native" if kernels.native else f"torch-{kernels.int4_block}"
+    return PackedFiles(root, Source(folder, weights.name, layout))
 
 
 def _assign(model: Any, name: str, tensor: Tensor) -> None:

@@ -84,12 +84,6 @@ def read_model(
     return model
 
 
-def held_bytes(model: Any) -> int:
-    """Return the memory of a model's weights, those included that no buffer shows."""
-    hidden = sum(getattr(module, "hidden_bytes", 0) for module in model.modules())
-    return int(model.get_memory_footprint()) + hidden
-
-
 def on_gpu(device_map: str) -> bool:
     """Tell whether weights go elsewhere than into the machine's own memory.
 

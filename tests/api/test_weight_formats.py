@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from app.engine.kernels import find_kernels
 from app.schemas.summary_v4 import StructuredSummary
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import packable_checkpoint
 from tests.engines import ARTICLE
 from tests.servers import NDJSON, PROSE, STREAM, Running, frames, indexes, serving, text_of, until
-from tests.weight_formats import NAMES, WITHOUT_TWIN, WeightFormat
+from tests.weight_formats import NAMES, TWIN, WITHOUT_TWIN, WeightFormat
 
 __all__ = ["packable_checkpoint"]
 
@@ -82,7 +83,8 @@ def test_a_summary_is_whole_and_says_how_its_weights_are_held(held: Held) -> Non
     found = frames(held.server.post(STREAM, {**BODY, "text": article}).text)
     about = found[0].json["data"]
     assert (about["engine"], about["weights"]) == ("local", held.weights.held)
-    twin = {"int4": "with an int8 twin", WITHOUT_TWIN: "no int8 twin"}
+    own = "need no int8 twin" if find_kernels().native else "with an int8 twin"
+    twin = {"int4": own, TWIN: "with an int8 twin", WITHOUT_TWIN: "no int8 twin"}
     assert twin.get(held.weights.name or "", "is set") in about["weights_reason"]
     assert [one.event for one in found if one.event in ("result", "error")] == ["result"]
     assert indexes(found) == list(range(len(found)))

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -228,6 +229,21 @@ def test_int4_gets_its_int8_twin_when_that_fits_and_says_so(room: int | None, tw
     assert (choice.format.name, choice.format.twin) == ("int4", twin)
     assert ("with an int8 twin" if twin else "no int8 twin") in choice.reason
     assert room is None or choice.need_bytes <= room
+
+
+def test_native_kernels_need_no_twin_and_are_asked_for_only_by_int4() -> None:
+    """C12: they read a prompt by way of int8, and 3.7 GB stay free."""
+    values: dict[str, Any] = {"context_tokens": 4096, "prompt_tokens": 3072}
+    choice = choose(phi3(), weights="int4", available=16 * GB, native=lambda: True, **values)
+    assert not choice.format.twin
+    assert "need no int8 twin" in choice.reason
+    bare = choose(phi3(), weights="int4", available=choice.need_bytes, **values)
+    assert bare.need_bytes == choice.need_bytes
+
+    def never() -> bool:
+        raise AssertionError("a compiler was called for nothing")
+
+    choose(phi3(), available=64 * GB, native=never, **values)
 
 
 def test_layers_that_no_kernel_takes_are_counted_in_bfloat16() -> None:

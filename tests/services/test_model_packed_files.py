@@ -22,9 +22,9 @@ from app.services.chat_model import ChatModel
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import make_checkpoint, packable_checkpoint
 from tests.packed_models import (
-    IDS,
-    PLAIN,
+    LAYOUTS,
     ROOT,
+    TORCH,
     error,
     float_logits,
     folders,
@@ -69,39 +69,26 @@ def test_the_second_load_reads_only_what_was_kept(
     assert not torch.equal(logits(service(copied, weights)), first)
 
 
-def test_kept_layers_begin_where_the_kernels_like_it(copied: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_kept_layers_begin_where_the_kernels_like_it(
+    copied: Path, tmp_path: Path, layout: str
+) -> None:
     """QUANT_CACHE_DIR: memory-mapped, and aligned to 64 bytes for full-width loads."""
-    values = {"quant_cache_dir": str(tmp_path / "c"), "kernels": PLAIN}
+    values = {"quant_cache_dir": str(tmp_path / "c"), "kernels": kernels_of(layout)}
     service(copied, "int4", **values).get_model()
     for layer in service(copied, "int4", **values).get_model()[0].modules():
         if isinstance(layer, Int8Linear | Int4Linear):
-            assert layer.packed is not None
             assert layer.packed.data_ptr() % 64 == 0
 
 
-@pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_files_of_what_is_laid_out_anew_are_let_go(
-    copied: Path, tmp_path: Path, weights: str
-) -> None:
-    """QUANT_CACHE_DIR: weights are not in memory twice, as they lie in a file and as they are."""
-    values = {"quant_cache_dir": str(tmp_path / "c"), "kernels": kernels_of("prepacked")}
-    first = service(copied, weights, **values).get_model()[0]
-    second = service(copied, weights, **values).get_model()[0]
-    own = [layer for layer in second.modules() if isinstance(layer, Int8Linear)]
-    assert own
-    assert all(layer.packed is None for layer in own)
-    mapped = Path("/proc/self/maps").read_text("utf-8")
-    files = list((tmp_path / "c").rglob("*.safetensors"))
-    assert sum(is_laid_out(file) for file in files) == 1
-    let_go = [file for file in files if str(file) not in mapped]
-    assert [file for file in files if is_laid_out(file)] == let_go
-    assert torch.equal(first(IDS).logits, second(IDS).logits)
-
-
-def is_laid_out(file: Path) -> bool:
-    with safe_open(file, framework="pt") as opened:
-        slices = [opened.get_slice(name) for name in opened.keys()]  # noqa: SIM118
-        return all(one.get_dtype() == "U8" and len(one.get_shape()) == 1 for one in slices)
+def test_what_is_laid_out_for_other_kernels_is_not_read(copied: Path, tmp_path: Path) -> None:
+    """QUANT_CACHE_DIR: the same bytes would be other weights."""
+    for count, layout in enumerate(LAYOUTS[:2], start=1):
+        values = {"quant_cache_dir": str(tmp_path / "c"), "kernels": kernels_of(layout)}
+        for _ in range(2):
+            loader = service(copied, "int8", **values)
+            assert error(logits(loader), float_logits(copied)) < 0.3
+        assert len(folders(tmp_path / "c")) == count
 
 
 def cut(file: Path) -> None:
@@ -185,11 +172,11 @@ def test_files_of_the_hubs_cache_are_known_by_their_content(copied: Path, tmp_pa
 def test_a_twin_is_added_when_there_is_room_for_it(copied: Path, tmp_path: Path) -> None:
     """C12, QUANT_CACHE_DIR: what was kept serves with less, and is made anew for more."""
     cache = tmp_path / "c"
-    need = service(copied, "int4")
+    need = service(copied, "int4", kernels=TORCH)
     need.get_model()
     small = {"memory_limit_bytes": need.info()["need_bytes"] - 1}
     for values in (small, {}, small):
-        loader = service(copied, "int4", quant_cache_dir=str(cache), **values)
+        loader = service(copied, "int4", quant_cache_dir=str(cache), kernels=TORCH, **values)
         model = loader.get_model()[0]
         twins = [m.twin is not None for m in model.modules() if isinstance(m, Int4Linear)]
         assert set(twins) == {not values}

@@ -1,0 +1,91 @@
+"""How the C files become a library, and what happens where they cannot."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.engine.cpu_flags import cpu_flags
+from app.engine.kernels import find_kernels
+from app.engine.native.library import AMX_FLAGS, NEEDED_FLAGS, build, image
+from tests.packed_models import NATIVE, ROOT, kernels_of
+from tests.programs import program
+
+
+def test_a_processor_with_the_instructions_has_kernels_of_our_own() -> None:
+    """C12: they are not lost without a word."""
+    program("gcc")
+    able = cpu_flags() >= NEEDED_FLAGS
+    assert (image() is not None) == able
+    assert bool(find_kernels().native) == able
+    if find_kernels().native == "amx":
+        assert cpu_flags() >= AMX_FLAGS
+
+
+@pytest.mark.parametrize(
+    ("flags", "compiler", "reason"),
+    [
+        (NEEDED_FLAGS - {"avx512_vnni"}, "gcc", "no avx512_vnni"),
+        (NEEDED_FLAGS, None, "install gcc"),
+        (NEEDED_FLAGS, "/bin/false", "not compiled"),
+        (NEEDED_FLAGS, "/no/such/compiler", "not compiled"),
+    ],
+)
+def test_what_is_missing_is_told_and_torchs_kernels_stay(
+    flags: frozenset[str], compiler: str | None, reason: str
+) -> None:
+    """C12: a correct, slower path, and an operator who can find out why."""
+    with capture_logs() as logs:
+        assert build(flags, compiler) is None
+    (event,) = logs
+    assert event["event"] == "native_kernels_missing"
+    assert reason in event["reason"]
+
+
+PROGRAM = """
+import torch
+from app.engine.kernels import find_kernels
+from app.engine.linear import Int4Linear
+from app.engine.quantize import quantize_int4
+layer = Int4Linear(256, 64)
+made = quantize_int4(torch.eye(64, 256), layer.pack, block=layer.block)
+layer.packed, layer.scales_and_zeros = made
+assert torch.allclose(layer(torch.eye(256)), torch.eye(256, 64), atol=0.05)
+# By torch's threads as well as by those of the library.
+torch.ones(1 << 20).add(1)
+with open("/proc/self/maps") as maps:
+    held = {line.split()[-1] for line in maps if "gomp" in line or "iomp" in line}
+print(find_kernels().native or "none", len(held))
+"""
+
+
+def run(path: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def test_a_machine_without_a_compiler_computes_the_same(tmp_path: Path) -> None:
+    """C12: chosen by what is there."""
+    native, _ = run(str(tmp_path))[-2:]
+    assert native == "none"
+
+
+@pytest.mark.parametrize("layout", NATIVE[-1:])
+def test_there_is_one_openmp_in_the_process(layout: str) -> None:
+    """C12: two would have twice the threads, which wait for each other."""
+    found = kernels_of(layout)
+    native, held = run(os.environ["PATH"])[-2:]
+    assert (native, held) == (found.native, "1")
