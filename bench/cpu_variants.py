@@ -25,13 +25,9 @@ SEED = 1
 WARM_UP_PROMPT_TOKENS = 64
 WARM_UP_NEW_TOKENS = 40
 OTHER = "Heavy rain closed three roads to the north on Monday. "
-# More strings than a budget can hold, so that the budget and not the model ends the output.
-SCHEMA = {
-    "type": "object",
-    "properties": {"points": {"type": "array", "items": {"type": "string"}, "minItems": 8}},
-    "required": ["points"],
-    "additionalProperties": False,
-}
+# An empty string in a list takes three tokens: of so many for each the budget, and not the model,
+# ends the output, unless random weights write almost nothing but empty ones.
+TOKENS_PER_STRING = 8
 
 
 class NotAvailable(Exception):
@@ -200,8 +196,18 @@ def _request(
         max_tokens=new_tokens,
         temperature=TEMPERATURE,
         seed=SEED,
-        json_schema=SCHEMA,
+        json_schema=_schema(new_tokens // TOKENS_PER_STRING),
     )
+
+
+def _schema(strings: int) -> dict[str, Any]:
+    points = {"type": "array", "items": {"type": "string"}, "minItems": strings}
+    return {
+        "type": "object",
+        "properties": {"points": points},
+        "required": ["points"],
+        "additionalProperties": False,
+    }
 
 
 def _plan(task: Task) -> dict[str, Any]:

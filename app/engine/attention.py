@@ -21,6 +21,8 @@ from app.engine.kv_cache import Span, StepCache
 NAME = "precis_step"
 # Rows that are computed at once by matrix products: their scores stay in the cache.
 BLOCK_ROWS = 128
+# Up to so many rows go over whole buffers, of which a slice would be copied.
+FEW_ROWS = 4
 
 Way = Callable[..., torch.Tensor]
 
@@ -68,17 +70,20 @@ def by_products(
 ) -> torch.Tensor:
     """Return the same by batched matrix products; shapes as in `fused`.
 
-    A single row goes over the whole buffers, because a slice of them would be copied.
+    A few rows go over the whole buffers, because a slice of them would be copied.
     """
     kv_heads, groups, rows, head_dim = query.shape
-    if rows == 1:
-        low, high = _reach(start, 1, window)
-        scores = torch.bmm(query.reshape(kv_heads, groups, head_dim), keys.transpose(1, 2))
+    if rows <= FEW_ROWS:
+        low, high = _reach(start, rows, window)
+        scores = torch.bmm(query.reshape(kv_heads, -1, head_dim), keys.transpose(1, 2))
         scores = scores.float() * scaling
         scores[:, :, high:] = -torch.inf
         scores[:, :, :low] = -torch.inf
+        if rows > 1:
+            allowed = _allowed(start, rows, low, high, window, query.device)
+            scores[:, :, low:high].masked_fill_(~allowed.repeat(groups, 1), -torch.inf)
         shares = scores.softmax(-1).to(values.dtype)
-        return torch.bmm(shares, values).view(kv_heads, groups, 1, head_dim)
+        return torch.bmm(shares, values).view(kv_heads, groups, rows, head_dim)
     output = torch.empty_like(query)
     for first in range(0, rows, BLOCK_ROWS):
         last = min(rows, first + BLOCK_ROWS)
@@ -99,12 +104,12 @@ WAYS: tuple[Way, ...] = (fused, by_products)
 class Step:
     """What a forward over a `StepCache` needs to know: whose rows they are, and how to compute.
 
-    `one`: the way of a single row; `many`: of several.
+    `few`: the way of a row or a few; `many`: of more.
     """
 
-    def __init__(self, cache: StepCache, one: Way, many: Way) -> None:
+    def __init__(self, cache: StepCache, few: Way, many: Way) -> None:
         self.cache = cache
-        self._one = one
+        self._few = few
         self._many = many
 
     def attend(
@@ -126,7 +131,7 @@ class Step:
         own = query[:, span.first : span.first + span.rows]
         heads, rows, head_dim = own.shape
         own = own.reshape(keys.shape[0], heads // keys.shape[0], rows, head_dim)
-        way = self._one if rows == 1 else self._many
+        way = self._few if rows <= FEW_ROWS else self._many
         made = way(own, keys, values, start=span.start, scaling=scaling, window=window)
         return made.reshape(heads, rows, head_dim).transpose(0, 1)
 

@@ -12,16 +12,17 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from app.engine.attention import NAME, Step, Way, choose_ways, register
 from app.engine.kv_cache import Abandoned, KeyValues, Span, StepCache
-from app.engine.portions import ALONE_TOKENS, ATTRIBUTE, BLOCK_TOKENS, Pace, Room, runs
+from app.engine.portions import ATTRIBUTE, BLOCK_TOKENS, Pace, Room, runs
 from app.engine.prefixes import Prefixes
 from app.engine.sequence import Generation
+from app.engine.step_plan import Plan, plan_step
 
 REST_SLICE_S = 0.02
 
@@ -40,6 +41,7 @@ class Decoder:
         most = context if room.max_tokens is None else min(room.max_tokens, context)
         self._prefixes = Prefixes(most, ttl_s=room.ttl_s, clock=room.clock)
         self._most = room.sequences or sys.maxsize
+        self._cheap_rows = room.cheap_rows
         self._layers = int(model.config.num_hidden_layers)
         self._ways = _ways(model)
         self._lock = threading.Lock()
@@ -116,8 +118,8 @@ class Decoder:
         return True
 
     def _step(self) -> None:
-        """Run the model once: a token for everybody who writes, a chunk for who still reads."""
-        plan, room = self._plan()
+        """Run the model once: a token, or more, for everybody who writes, a chunk for who reads."""
+        plan, room = plan_step(self._active, self._pace, cheap_rows=self._cheap_rows)
         started_s = self._clock()
         try:
             logits = self._forward(plan)
@@ -126,25 +128,19 @@ class Decoder:
         if plan[-1][1] == room:
             self._pace.took(room, self._clock() - started_s)
         for generation, count in plan:
-            generation.kv.length += count
+            generation.kv.length += count - len(generation.guessed)
         writers = [one for one, _ in plan if not one.unread]
-        for generation, scores in zip(writers, logits, strict=True):
-            self._advance(generation, scores[None])
+        at = 0
+        for generation in writers:
+            rows = 1 + len(generation.guessed)
+            self._write(generation, logits[at : at + rows])
+            at += rows
 
-    def _plan(self) -> tuple[list[tuple[Generation, int]], int | None]:
-        """Say whose tokens are computed in this step, and how many of each.
+    def _forward(self, plan: Plan) -> torch.Tensor:
+        """Return the logits after the last token of each that now writes: (rows, vocabulary).
 
-        Who reads comes last; the second value is the room that it had, None when nobody reads.
+        Behind that row of each are those of what it guessed.
         """
-        writers = [(one, one.unread) for one in self._active if not one.reading]
-        reader = next((one for one in self._active if one.reading), None)
-        if reader is None:
-            return writers, None
-        room = self._pace.rows() if writers else ALONE_TOKENS
-        return [*writers, (reader, min(reader.unread, room))], room
-
-    def _forward(self, plan: Sequence[tuple[Generation, int]]) -> torch.Tensor:
-        """Return the logits after the last token of each that now writes: (writers, vocabulary)."""
         spans: list[Span] = []
         ids: list[int] = []
         positions: list[int] = []
@@ -153,10 +149,10 @@ class Decoder:
             kv = generation.kv
             kv.reserve(kv.length + count)
             spans.append(Span(kv, len(ids), count))
-            ids += generation.ids[kv.length : kv.length + count]
+            ids += [*generation.ids[kv.length :], *generation.guessed][:count]
             positions += range(kv.length, kv.length + count)
-            if count == generation.unread:
-                last.append(len(ids) - 1)
+            if count == generation.unread + len(generation.guessed):
+                last += range(len(ids) - 1 - len(generation.guessed), len(ids))
         cache = StepCache(spans, lambda layer: self._at_layer(plan, layer))
         hidden = self._model.get_decoder()(
             input_ids=torch.tensor([ids]),
@@ -170,7 +166,7 @@ class Decoder:
         logits: torch.Tensor = self._model.get_output_embeddings()(hidden[:, last])[0]
         return logits
 
-    def _at_layer(self, plan: Sequence[tuple[Generation, int]], layer: int) -> None:
+    def _at_layer(self, plan: Plan, layer: int) -> None:
         """Leave a step that is not wanted any more; tell who reads how far the layers are.
 
         A step with a chunk takes long: it is left when anybody in it is stopped, and made again
@@ -182,6 +178,24 @@ class Decoder:
             raise Abandoned
         if generation.reading:
             generation.tell_read(generation.kv.length + count * layer / self._layers)
+
+    def _write(self, generation: Generation, scores: torch.Tensor) -> None:
+        """Choose a token, and further ones while what was guessed is what is chosen.
+
+        scores: (1 + guessed, vocabulary)
+        """
+        start, right = len(generation.ids), 0
+        while True:
+            generation.kv.length = start + right
+            self._advance(generation, scores[right][None])
+            chosen = generation.ids[start:]
+            if generation not in self._active or generation.stopped():
+                return
+            if chosen != generation.guessed[: len(chosen)]:
+                break
+            right = len(chosen)
+        if generation.guessed:
+            generation.lookup.learn(right)
 
     def _advance(self, generation: Generation, scores: torch.Tensor) -> None:
         """Choose the next token of a sequence, and those that follow from it. scores: (1, n)."""

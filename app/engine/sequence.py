@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.engine.kv_cache import KeyValues
+from app.engine.lookup import Lookup
 from app.engine.sampling import Processor
 
 # How far a prompt is read is told in steps of this share.
@@ -28,6 +29,7 @@ class Forcing(Protocol):
 class Generation:
     """A prompt, what chooses and checks its next tokens, and who is told.
 
+    `guessed`: tokens that a step computes behind `ids`, to see whether the model chooses them.
     `on_token` is called in the decoder's thread for each new token, `on_read` with the share of the
     prompt that has been read, `on_end` once, last, with what went wrong or None.
     """
@@ -44,6 +46,8 @@ class Generation:
     on_end: Callable[[BaseException | None], None]
     ids: list[int] = field(init=False)
     kv: KeyValues = field(init=False)
+    lookup: Lookup = field(init=False, default_factory=Lookup)
+    guessed: list[int] = field(init=False, default_factory=list)
     made: int = 0
     told: float = 0.0
 

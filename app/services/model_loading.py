@@ -22,7 +22,6 @@ from app.core.errors import EngineUnavailable
 from app.engine.base import Status
 from app.engine.checkpoint import Checkpoint, read_checkpoint
 from app.engine.memory import available_bytes
-from app.engine.native.library import image
 from app.engine.portions import ATTRIBUTE, Room
 from app.engine.weights import FLOAT_FORMATS, FORMATS, Choice, Format, choose, rows_at_once
 from app.services.model_files import (
@@ -36,7 +35,9 @@ from app.services.model_files import (
 from app.services.model_reading import (
     FAILED_LOAD_RETRY_S,
     FLOAT16,
+    cheap_rows,
     gpu_choice,
+    has_native_kernels,
     on_gpu,
     read_model,
     read_tokenizer,
@@ -216,6 +217,7 @@ class LazyModel:
             sequences=choice.sequences if choice else None,
             max_tokens=choice.kept_tokens if choice else None,
             ttl_s=self.config.keep_s,
+            cheap_rows=cheap_rows(self.config, choice),
             clock=self.config.clock,
         )
 
@@ -331,13 +333,8 @@ class LazyModel:
             ),
             sequences=config.sequences,
             formats=formats,
-            native=self._has_native_kernels,
+            native=lambda: has_native_kernels(config),
         )
-
-    def _has_native_kernels(self) -> bool:
-        if self.config.kernels is not None:
-            return bool(self.config.kernels.native)
-        return self.config.native_kernels and image() is not None
 
     def _context_of(self, checkpoint: Checkpoint) -> int:
         own = int(checkpoint.config.get("max_position_embeddings") or DEFAULT_CONTEXT_TOKENS)

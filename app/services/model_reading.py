@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from app.core.errors import EngineUnavailable
+from app.engine.native.library import image
+from app.engine.portions import CHEAP_ROWS
 from app.engine.weights import Choice, Format
 from app.services.load_progress import weights_progress
 
@@ -82,6 +84,19 @@ def read_model(
     except Exception as exc:
         raise _failed(config, exc) from exc
     return model
+
+
+def has_native_kernels(config: ModelConfig) -> bool:
+    """Tell whether int8 and int4 layers run on kernels of our own, which may compile them."""
+    if config.kernels is not None:
+        return bool(config.kernels.native)
+    return config.native_kernels and image() is not None
+
+
+def cheap_rows(config: ModelConfig, choice: Choice | None) -> int:
+    """Return how many rows of a step take hardly longer than one."""
+    packed = choice is not None and choice.format.packed
+    return CHEAP_ROWS if packed and has_native_kernels(config) else 1
 
 
 def on_gpu(device_map: str) -> bool:
