@@ -1,8 +1,9 @@
 """Guesses the next tokens of a sequence: what followed when its last ones occurred before.
 
 A summary repeats names, numbers and phrases of its article. The model computes guessed tokens
-beside the one that is due, and those that it would not have chosen are dropped, so that no text
-depends on a guess. Known as prompt lookup decoding: https://github.com/apoorvumang/prompt-lookup-decoding
+beside the one that is due, and those that it would not have chosen are dropped: a guess changes
+how sums are rounded, and nothing else. Known as prompt lookup decoding:
+https://github.com/apoorvumang/prompt-lookup-decoding
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from app.core.errors import AppError, EngineUnavailable
 from app.engine.base import Status
 from app.engine.kernels import Kernels, find_kernels
 from app.engine.linear import Int4Linear, Int8Linear
+from app.engine.portions import CHEAP_ROWS
+from app.services.model_loading import LazyModel, ModelConfig
 from tests.checkpoints import Architecture, make_checkpoint, packable_checkpoint
 from tests.packed_models import (
     IDS,
@@ -109,6 +111,21 @@ def test_a_forced_slow_path_answers_as_the_fast_one(packable_checkpoint: Path, l
         loader = service(packable_checkpoint, weights, kernels=slow, memory_limit_bytes=limit)
         for ids in (IDS, IDS[:, :3]):
             assert error(logits(loader, ids), logits(fast, ids)) < 0.15
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_are_cheap_where_packed_layers_run_on_kernels_of_our_own(
+    packable_checkpoint: Path, layout: str
+) -> None:
+    """Issue 5: there the loop guesses from the prompt, and nowhere else."""
+    for weights in ("float32", "int8", "int4"):
+        config = ModelConfig(
+            model_id=str(packable_checkpoint), weights=weights, kernels=kernels_of(layout)
+        )
+        lazy = LazyModel(config)
+        lazy.get()
+        cheap = weights != "float32" and layout != "torch"
+        assert lazy.room().cheap_rows == (CHEAP_ROWS if cheap else 1)
 
 
 def test_loading_tells_how_far_it_is(packable_checkpoint: Path) -> None:
