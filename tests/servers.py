@@ -118,13 +118,15 @@ class Frame:
 
 
 def frames(raw: str) -> list[Frame]:
-    """Parse a whole SSE body strictly: `id`, `event` and one `data: ` line, in blocks."""
+    """Parse a whole SSE body strictly: `id`, `event` and one `data: ` line, in blocks.
+
+    A heartbeat is one comment line without a blank line, so it stands before an event.
+    """
     assert raw.endswith("\n\n"), "the last event is not closed by a blank line"
     found = []
     for block in raw.removesuffix("\n\n").split("\n\n"):
-        lines = block.split("\n")
-        if all(line.startswith(":") for line in lines):
-            continue
+        lines = [line for line in block.split("\n") if not line.startswith(":")]
+        assert lines, "a comment is followed by a blank line"
         fields = dict(line.split(": ", 1) for line in lines)
         assert len(fields) == len(lines), f"a field came twice in one event: {block!r}"
         assert set(fields) <= {"id", "event", "data"}

@@ -15,13 +15,18 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import AppError, BodyTooLarge, InternalError, TimedOut
+from app.core.errors import AppError, BodyTooLarge, InternalError, InvalidInput, TimedOut
 from app.core.responses import app_error_response
 
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _UPLOAD_S = 60.0
+# A JSON body of more values than this is refused before it is parsed: each value costs time on the
+# event loop several times over (parsing, checking, an error that quotes it). Commas and opening
+# brackets are counted, also those inside strings: no prompt that a model can read has so many.
+MAX_JSON_VALUES = 50_000
+_FORM_TYPES = ("multipart/", "application/x-www-form-urlencoded")
 
 
 class RequestContext:
@@ -109,7 +114,8 @@ class Guard:
 class BodyLimit:
     """Read the whole body, up to a size and within a time, before the application sees it.
 
-    `larger`: paths whose bodies may be larger.
+    What is no form may be JSON, whose values are bounded too. `larger`: paths whose bodies may be
+    larger.
     """
 
     def __init__(
@@ -144,22 +150,37 @@ class BodyLimit:
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         max_bytes = max(self._max_bytes, self._larger.get(scope["path"], 0))
         too_large = BodyTooLarge(f"the body is larger than {max_bytes} bytes; send less")
-        declared = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > max_bytes:
             raise too_large
+        is_form = headers.get("content-type", "").lower().startswith(_FORM_TYPES)
         body = bytearray()
+        values = 0
         try:
             async with asyncio.timeout(_UPLOAD_S):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return None
-                    body += message.get("body", b"")
+                    part = message.get("body", b"")
+                    body += part
                     if len(body) > max_bytes:
                         raise too_large
+                    values += 0 if is_form else _json_values(part)
+                    if values > MAX_JSON_VALUES:
+                        raise InvalidInput(
+                            f"the body has more than {MAX_JSON_VALUES} values; send shorter lists",
+                            code="too_many_values",
+                        )
                     if not message.get("more_body", False):
                         return bytes(body)
         except TimeoutError:
             raise TimedOut(
                 f"the body did not arrive within {_UPLOAD_S:g} s", code="upload_timeout", status=408
             ) from None
+
+
+def _json_values(part: bytes) -> int:
+    """Return an upper bound of the values that begin in a part of a JSON text."""
+    return part.count(b",") + part.count(b"[") + part.count(b"{")

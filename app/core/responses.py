@@ -15,6 +15,8 @@ from starlette.types import Scope
 
 from app.core.errors import AppError, openai_error
 
+# One wrong list can break a rule in every element; the first errors say what is to be mended.
+MAX_ERRORS = 5
 _HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 
@@ -79,7 +81,8 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)  # noqa: S101
         # What was sent is not sent back: it may be long, and it may be private.
         found = [
-            {k: v for k, v in e.items() if k in ("type", "loc", "msg")} for e in error.errors()
+            {k: v for k, v in e.items() if k in ("type", "loc", "msg")}
+            for e in error.errors()[:MAX_ERRORS]
         ]
         first = found[0] if found else {"loc": (), "msg": "invalid"}
         where = ".".join(str(part) for part in first["loc"])

@@ -24,6 +24,9 @@ from app.schemas.summary_v4 import SESSION_ID_PATTERN
 
 NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 MAX_MESSAGES = 4096
+MAX_PARTS = 1024
+MAX_TOOLS = 128
+MAX_STOPS = 4
 
 # Known fields that would change the answer, and what to do instead.
 _REFUSED = {
@@ -42,6 +45,17 @@ _ONLY = {
     "service_tier": ("auto", "default"),
     "verbosity": ("medium",),
 }
+
+
+def _at_most(length: int) -> BeforeValidator:
+    """Refuse a longer list before its items are looked at: each wrong one is an error object."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list) and len(value) > length:
+            raise ValueError(f"at most {length} items are allowed, not {len(value)}")
+        return value
+
+    return BeforeValidator(check)
 
 
 def _as_parts(value: Any) -> Any:
@@ -122,6 +136,8 @@ class ChatMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[
         list[Part],
+        Field(fail_fast=True),
+        _at_most(MAX_PARTS),
         BeforeValidator(_as_parts),
         WithJsonSchema(
             {
@@ -134,7 +150,9 @@ class ChatMessage(BaseModel):
         ),
     ] = []
     name: str | None = None
-    tool_calls: list[AssistantToolCall] | None = None
+    tool_calls: (
+        Annotated[list[AssistantToolCall], Field(fail_fast=True), _at_most(MAX_TOOLS)] | None
+    ) = None
     tool_call_id: str | None = None
 
     @model_validator(mode="after")
@@ -215,7 +233,11 @@ class ChatRequest(BaseModel):
     )
 
     # Empty only for a request that resumes a stream, which needs no more than a session_id.
-    messages: Annotated[list[ChatMessage], Field(max_length=MAX_MESSAGES)] = []
+    messages: Annotated[
+        list[ChatMessage],
+        Field(max_length=MAX_MESSAGES, fail_fast=True),
+        _at_most(MAX_MESSAGES),
+    ] = []
     model: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -223,8 +245,9 @@ class ChatRequest(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stop: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=256)]],
+        Field(max_length=MAX_STOPS),
+        _at_most(MAX_STOPS),
         BeforeValidator(_as_list),
-        Field(max_length=4),
     ] = []
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Literal[1] | None = None
@@ -233,7 +256,14 @@ class ChatRequest(BaseModel):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[ToolSpec], Field(max_length=128)] | None = None
+    tools: (
+        Annotated[
+            list[ToolSpec],
+            Field(max_length=MAX_TOOLS, fail_fast=True),
+            _at_most(MAX_TOOLS),
+        ]
+        | None
+    ) = None
     tool_choice: Any = Field(default=None, description="none, auto, required or a named function")
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None

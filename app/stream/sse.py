@@ -18,6 +18,10 @@ from app.stream.log import Header
 from app.stream.sessions import Sessions
 
 SEND_TIMEOUT_S = 300.0
+# A comment line and no blank line after it: by the standard a blank line without data dispatches
+# nothing, but the official OpenAI client for Python takes it for an event once an id has come, and
+# dies in its JSON parser.
+HEARTBEAT = b": ping\n"
 # Frames of the live tail, for those who follow the same run; who replays makes its own.
 KEPT_FRAMES = 32
 KEPT_TAILS = 128
@@ -71,7 +75,7 @@ def stream_response(
         },
         sep="\n",
         ping=heartbeat_s,
-        ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
+        ping_message_factory=lambda: HEARTBEAT,  # type: ignore[arg-type, return-value]
         send_timeout=SEND_TIMEOUT_S,
     )
 
