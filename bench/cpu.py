@@ -102,7 +102,7 @@ def title_of(chosen: argparse.Namespace, shape: Shape) -> str:
 
 def variants_of(chosen: argparse.Namespace) -> list[str]:
     """Return the names of what is measured, in order; a format's name means Precis in it."""
-    from app.engine.weights import FORMATS
+    from app.engine.checkpoints.formats import FORMATS
 
     formats = chosen.formats.split(",") if chosen.formats else [one.name for one in FORMATS]
     found: list[str] = []
@@ -163,9 +163,9 @@ def process(
 
 def refusal(chosen: argparse.Namespace, shape: Shape, variant: str) -> str | None:
     """Return why a variant that does not check its memory itself should not be started, or None."""
-    from app.engine.checkpoint import read_checkpoint
-    from app.engine.memory import available_bytes
-    from app.engine.weights import FORMATS, need_bytes
+    from app.engine.checkpoints.formats import FORMATS, need_bytes
+    from app.engine.checkpoints.headers import read_checkpoint
+    from app.engine.checkpoints.memory import available_bytes
     from bench.gguf_file import file_bytes
 
     if variant == "plan":

@@ -20,11 +20,7 @@ import structlog
 
 from app.core.errors import EngineUnavailable
 from app.engine.base import Status
-from app.engine.checkpoint import Checkpoint, read_checkpoint
-from app.engine.memory import available_bytes
-from app.engine.portions import ATTRIBUTE, Room
-from app.engine.weights import FLOAT_FORMATS, FORMATS, Choice, Format, choose, rows_at_once
-from app.services.model_files import (
+from app.engine.checkpoints.files import (
     Download,
     Fetch,
     fetch_from_hub,
@@ -32,7 +28,16 @@ from app.services.model_files import (
     is_path,
     missing_folder,
 )
-from app.services.model_reading import (
+from app.engine.checkpoints.formats import (
+    FLOAT_FORMATS,
+    FORMATS,
+    Choice,
+    Format,
+    choose,
+    rows_at_once,
+)
+from app.engine.checkpoints.headers import Checkpoint, read_checkpoint
+from app.engine.checkpoints.load import (
     FAILED_LOAD_RETRY_S,
     FLOAT16,
     cheap_rows,
@@ -42,6 +47,8 @@ from app.services.model_reading import (
     read_model,
     read_tokenizer,
 )
+from app.engine.checkpoints.memory import available_bytes
+from app.engine.portions import ATTRIBUTE, Room
 
 if TYPE_CHECKING:
     from app.engine.kernels import Kernels

@@ -14,11 +14,11 @@ import structlog
 
 from app.core.errors import EngineUnavailable, Unsupported
 from app.engine.base import Fitted, GenerateRequest, Message, Tool
-from app.services.model_files import find_model, missing_folder
+from app.engine.checkpoints.files import find_model, missing_folder
+from app.engine.checkpoints.load import FAILED_LOAD_RETRY_S
 from app.services.model_images import encode, placed_in, prompt_tokens, read_processor
 from app.services.model_loader_v4 import ModelServiceV4
 from app.services.model_loading import ModelConfig
-from app.services.model_reading import FAILED_LOAD_RETRY_S
 
 VISION_MODEL_ID = "Qwen/Qwen3-VL-2B-Thinking"
 # The model's own 262,144 tokens would need 62 GB of key-value cache.

@@ -19,8 +19,8 @@ from huggingface_hub import constants
 
 from app.core.errors import AppError, EngineUnavailable, GenerationFailed, Unsupported
 from app.engine.base import Finish, Message, Status
+from app.engine.checkpoints import load as model_reading
 from app.engine.prompt import encode_prompt, render
-from app.services import model_reading
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import checkpoint, fallback_checkpoint, make_checkpoint
 from tests.weight_formats import of_this_run
@@ -82,7 +82,7 @@ def loaded(checkpoint: Path) -> type[ModelServiceV4]:
 def test_importing_loads_no_model_library() -> None:
     """S0.11, C10: lazy; never at import."""
     program = (
-        "import sys, app.services.model_loader_v4, app.engine.local, app.engine.weights\n"
+        "import sys, app.services.model_loader_v4, app.engine.local, app.engine.checkpoints.formats\n"
         "print({'torch', 'transformers', 'llguidance', 'huggingface_hub'} & set(sys.modules))"
     )
     done = subprocess.run(

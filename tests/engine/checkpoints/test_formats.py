@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import EngineUnavailable
-from app.engine.checkpoint import Checkpoint, read_checkpoint
-from app.engine.memory import available_bytes
-from app.engine.weights import (
+from app.engine.checkpoints.formats import (
     FLOAT_FORMATS,
     FORMATS,
     RUNTIME_BYTES,
@@ -23,6 +21,8 @@ from app.engine.weights import (
     need_bytes,
     rows_at_once,
 )
+from app.engine.checkpoints.headers import Checkpoint, read_checkpoint
+from app.engine.checkpoints.memory import available_bytes
 
 PHI3 = {
     "num_hidden_layers": 32,

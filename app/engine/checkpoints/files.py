@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import structlog
 
 from app.core.errors import EngineUnavailable
-from app.engine.checkpoint import weight_files
+from app.engine.checkpoints.headers import weight_files
 
 DOWNLOADING_RETRY_S = 60
 _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt"]

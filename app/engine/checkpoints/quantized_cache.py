@@ -25,7 +25,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from app.engine.checkpoint import weight_files
+from app.engine.checkpoints.headers import weight_files
 
 # Raised when tensors are named, laid out or computed in another way.
 LAYOUT = 3

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from app.core.errors import EngineUnavailable
-from app.engine.checkpoint import weight_files
+from app.engine.checkpoints.formats import Format, held_as
+from app.engine.checkpoints.headers import weight_files
+from app.engine.checkpoints.load import MAKING
+from app.engine.checkpoints.progress import STEP
+from app.engine.checkpoints.quantized_cache import PackedFiles, Source, keep_folder
 from app.engine.kernels import Kernels, find_kernels
 from app.engine.linear import Int4Linear, Int8Linear
 from app.engine.quantize import quantize_int4, quantize_int8
-from app.engine.weights import Format, held_as
-from app.services.load_progress import STEP
-from app.services.model_packed_files import PackedFiles, Source, keep_folder
-from app.services.model_reading import MAKING
 
 if TYPE_CHECKING:
     from app.services.model_loading import ModelConfig

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from app.core.errors import EngineUnavailable
+from app.engine.checkpoints.formats import Choice, Format
+from app.engine.checkpoints.progress import weights_progress
 from app.engine.native.library import image
 from app.engine.portions import CHEAP_ROWS
-from app.engine.weights import Choice, Format
-from app.services.load_progress import weights_progress
 
 if TYPE_CHECKING:
     from app.services.model_loading import ModelConfig
@@ -66,7 +66,7 @@ def read_model(
         if config.threads:
             torch.set_num_threads(config.threads)
         if choice.format.packed:
-            from app.services.model_packing import read_packed
+            from app.engine.checkpoints.load_quantized import read_packed
 
             return read_packed(folder, config, choice.format, report, _options(config))
         name = choice.format.name

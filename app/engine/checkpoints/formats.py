@@ -12,7 +12,7 @@ from functools import partial
 from math import prod
 
 from app.core.errors import EngineUnavailable
-from app.engine.checkpoint import Checkpoint
+from app.engine.checkpoints.headers import Checkpoint
 from app.engine.portions import ALONE_TOKENS, BLOCK_TOKENS, runs
 
 # What a process with torch, a tokenizer and this server holds beside weights and cache: measured
