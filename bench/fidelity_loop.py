@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from app.engine.decoder import Decoder, decoder_of
-from app.engine.sampling import Processor
-from app.engine.sequence import Forcing, Generation
+from app.engine.decoding.decoder import Decoder, decoder_of
+from app.engine.decoding.sampling import Processor
+from app.engine.decoding.sequence import Forcing, Generation
 
 WAIT_S = 600.0
 # One token that is chosen and those that follow from it are read together.

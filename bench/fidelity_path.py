@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from app.engine.decoder import Decoder
+from app.engine.decoding.decoder import Decoder
+from app.engine.decoding.limits import ALONE_TOKENS
+from app.engine.decoding.sampling import Processor
 from app.engine.grammar import GrammarProcessor, Vocabulary
-from app.engine.portions import ALONE_TOKENS
-from app.engine.sampling import Processor
 from bench.fidelity_loop import Choices, Follow, Known, Running
 from bench.fidelity_scores import Comparison, Window
 

@@ -177,10 +177,10 @@ class ModelServiceV4:
         stop_event: threading.Event,
         tell: OnStatus,
     ) -> Generator[str, None, Finish]:
-        from app.engine.generation import stream_text
+        from app.engine.decoding.generate import stream_text
+        from app.engine.decoding.sampling import Sampling
         from app.engine.pieces import Piece
         from app.engine.prompt import end_ids, opens_thoughts
-        from app.engine.sampling import Sampling
 
         eos_ids = end_ids(model, tokenizer)
         ids, inputs = cls._encode(

@@ -48,7 +48,7 @@ from app.engine.checkpoints.load import (
     read_tokenizer,
 )
 from app.engine.checkpoints.memory import available_bytes
-from app.engine.portions import ATTRIBUTE, Room
+from app.engine.decoding.limits import ATTRIBUTE, Room
 
 if TYPE_CHECKING:
     from app.engine.kernels import Kernels

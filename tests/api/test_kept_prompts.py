@@ -30,7 +30,7 @@ def _fresh_model() -> Iterator[None]:
 
 def held() -> set[int]:
     """Return the sequences whose keys and values are in memory."""
-    from app.engine.kv_cache import KeyValues
+    from app.engine.decoding.kv_cache import KeyValues
 
     return {id(one) for one in gc.get_objects() if type(one) is KeyValues}
 

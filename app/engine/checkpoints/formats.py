@@ -13,7 +13,7 @@ from math import prod
 
 from app.core.errors import EngineUnavailable
 from app.engine.checkpoints.headers import Checkpoint
-from app.engine.portions import ALONE_TOKENS, BLOCK_TOKENS, runs
+from app.engine.decoding.limits import ALONE_TOKENS, BLOCK_TOKENS, runs
 
 # What a process with torch, a tokenizer and this server holds beside weights and cache: measured
 # 0.3 GB after the imports.

@@ -19,8 +19,8 @@ import structlog
 from app.core.errors import EngineUnavailable
 from app.engine.checkpoints.formats import Choice, Format
 from app.engine.checkpoints.progress import weights_progress
+from app.engine.decoding.limits import CHEAP_ROWS
 from app.engine.native.library import image
-from app.engine.portions import CHEAP_ROWS
 
 if TYPE_CHECKING:
     from app.services.model_loading import ModelConfig

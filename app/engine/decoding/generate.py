@@ -19,15 +19,15 @@ from transformers import (
 )
 
 from app.engine.base import Finish, FinishReason, Status
-from app.engine.decoder import decoder_of
+from app.engine.decoding.decoder import decoder_of
+from app.engine.decoding.detokenizer import PieceStreamer
+from app.engine.decoding.limits import Room
+from app.engine.decoding.prefill_watch import PromptWatch, Stopped, turn
+from app.engine.decoding.sampling import Recorder, Sampling, processors
+from app.engine.decoding.sequence import Forcing, Generation
 from app.engine.failures import as_app_error
 from app.engine.output import CALL, CALL_END, THINK, THINK_END
-from app.engine.piece_streamer import PieceStreamer
 from app.engine.pieces import Piece, StopText, TokenTrack
-from app.engine.portions import Room
-from app.engine.reading import PromptWatch, Stopped, turn
-from app.engine.sampling import Recorder, Sampling, processors
-from app.engine.sequence import Forcing, Generation
 
 JOIN_TIMEOUT_S = 120.0
 

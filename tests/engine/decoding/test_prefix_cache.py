@@ -6,9 +6,9 @@ import weakref
 
 import torch
 
-from app.engine.kv_cache import KeyValues
-from app.engine.portions import BLOCK_TOKENS
-from app.engine.prefixes import LEAST_TOKENS, Prefixes
+from app.engine.decoding.kv_cache import KeyValues
+from app.engine.decoding.limits import BLOCK_TOKENS
+from app.engine.decoding.prefix_cache import LEAST_TOKENS, Prefixes
 
 LAYERS = 2
 

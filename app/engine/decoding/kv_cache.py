@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache
 
-from app.engine.portions import BLOCK_TOKENS
+from app.engine.decoding.limits import BLOCK_TOKENS
 
 _OWN_PAGES_BYTES = 1 << 20
 

@@ -13,8 +13,8 @@ import torch
 from transformers import TextIteratorStreamer
 
 from app.engine.base import TokenLogprob
+from app.engine.decoding.sampling import Recorder
 from app.engine.pieces import Piece
-from app.engine.sampling import Recorder
 
 
 class PieceStreamer(TextIteratorStreamer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.engine.portions import FIRST_ROWS, LEAST_ROWS, MOST_ROWS, STEP_S, Pace, runs
+from app.engine.decoding.limits import FIRST_ROWS, LEAST_ROWS, MOST_ROWS, STEP_S, Pace, runs
 
 
 @pytest.mark.parametrize("step_s", [0.0, 0.05, 0.3, 0.6])

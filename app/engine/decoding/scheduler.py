@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.engine.portions import ALONE_TOKENS, MOST_GUESSED, Pace
-from app.engine.sequence import Generation
+from app.engine.decoding.limits import ALONE_TOKENS, MOST_GUESSED, Pace
+from app.engine.decoding.sequence import Generation
 
 # Generations and how many of their tokens, what they guessed included; who reads comes last.
 Plan = list[tuple[Generation, int]]

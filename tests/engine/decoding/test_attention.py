@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from app.engine.attention import WAYS, Way, choose_ways
+from app.engine.decoding.attention import WAYS, Way, choose_ways
 
 HEADS, GROUPS, DIM, CAPACITY = 2, 3, 16, 400
 

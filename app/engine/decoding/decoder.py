@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from app.engine.attention import NAME, Step, Way, choose_ways, register
-from app.engine.kv_cache import Abandoned, KeyValues, Span, StepCache
-from app.engine.portions import ATTRIBUTE, BLOCK_TOKENS, Pace, Room, runs
-from app.engine.prefixes import Prefixes
-from app.engine.sequence import Generation
-from app.engine.step_plan import Plan, plan_step
+from app.engine.decoding.attention import NAME, Step, Way, choose_ways, register
+from app.engine.decoding.kv_cache import Abandoned, KeyValues, Span, StepCache
+from app.engine.decoding.limits import ATTRIBUTE, BLOCK_TOKENS, Pace, Room, runs
+from app.engine.decoding.prefix_cache import Prefixes
+from app.engine.decoding.scheduler import Plan, plan_step
+from app.engine.decoding.sequence import Generation
 
 REST_SLICE_S = 0.02
 

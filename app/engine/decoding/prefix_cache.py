@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from app.engine.kv_cache import KeyValues
-from app.engine.portions import BLOCK_TOKENS
+from app.engine.decoding.kv_cache import KeyValues
+from app.engine.decoding.limits import BLOCK_TOKENS
 
 # Less than this is computed as fast as it is found and copied.
 LEAST_TOKENS = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from app.engine.lookup import LONGEST_REST, Lookup
+from app.engine.decoding.prompt_lookup import LONGEST_REST, Lookup
 
 
 def test_what_followed_the_last_tokens_before_is_guessed() -> None:

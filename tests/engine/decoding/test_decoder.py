@@ -14,11 +14,11 @@ import pytest
 import torch
 import transformers
 
-from app.engine.attention import NAME
-from app.engine.decoder import Decoder, decoder_of
-from app.engine.kv_cache import KeyValues
-from app.engine.portions import ALONE_TOKENS, FIRST_ROWS, LEAST_ROWS, MOST_ROWS, Room
-from app.engine.sequence import Generation
+from app.engine.decoding.attention import NAME
+from app.engine.decoding.decoder import Decoder, decoder_of
+from app.engine.decoding.kv_cache import KeyValues
+from app.engine.decoding.limits import ALONE_TOKENS, FIRST_ROWS, LEAST_ROWS, MOST_ROWS, Room
+from app.engine.decoding.sequence import Generation
 
 WAIT_S = 60.0
 VOCABULARY = 97

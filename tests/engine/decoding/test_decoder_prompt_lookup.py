@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from app.engine.attention import by_products, fused
-from app.engine.decoder import Decoder, decoder_of
-from app.engine.portions import CHEAP_ROWS, MOST_GUESSED, Room
-from tests.engine.test_decoder import (
+from app.engine.decoding.attention import by_products, fused
+from app.engine.decoding.decoder import Decoder, decoder_of
+from app.engine.decoding.limits import CHEAP_ROWS, MOST_GUESSED, Room
+from tests.engine.decoding.test_decoder import (
     FAMILIES,
     Forced,
     expected_of,

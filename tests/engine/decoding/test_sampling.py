@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from app.engine.sampling import LEAST_LOGPROB, Penalties, Recorder, Sampler
+from app.engine.decoding.sampling import LEAST_LOGPROB, Penalties, Recorder, Sampler
 
 PROMPT = torch.tensor([[1, 2, 3]])
 SCORES = torch.tensor([[0.5, 2.0, 1.0, -1.0, 1.5]])

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.engine.kv_cache import KeyValues
-from app.engine.lookup import Lookup
-from app.engine.sampling import Processor
+from app.engine.decoding.kv_cache import KeyValues
+from app.engine.decoding.prompt_lookup import Lookup
+from app.engine.decoding.sampling import Processor
 
 # How far a prompt is read is told in steps of this share.
 TOLD_SHARE = 0.02

@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from app.engine.kv_cache import Span, StepCache
+from app.engine.decoding.kv_cache import Span, StepCache
 
 NAME = "precis_step"
 # Rows that are computed at once by matrix products: their scores stay in the cache.

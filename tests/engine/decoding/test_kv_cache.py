@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.engine.kv_cache import KeyValues
-from app.engine.portions import BLOCK_TOKENS
+from app.engine.decoding.kv_cache import KeyValues
+from app.engine.decoding.limits import BLOCK_TOKENS
 
 
 @pytest.mark.parametrize("heads", [1, 64], ids=["small", "of pages of their own"])
