@@ -36,7 +36,7 @@ from app.core.middleware import BodyLimit, Defects, Guard, RequestContext
 from app.core.responses import install_error_handlers
 from app.core.security import door
 from app.engine.base import Engine
-from app.engine.extractive import ExtractiveEngine
+from app.engine.extractive.engine import ExtractiveEngine
 from app.engine.local import LocalEngine
 from app.engine.registry import Assignment, EngineRole, Registry
 from app.services.article_scraper import article_scraper_service

@@ -389,7 +389,7 @@ def test_a_job_that_nobody_looks_at_ends_and_one_that_is_asked_for_does_not() ->
 @pytest.mark.parametrize("engine", ["none", "extractive", "refusing"])
 def test_a_server_without_a_language_model_says_how_to_get_one(engine: str) -> None:
     """C19: 503 with Retry-After before any work, not a job that breaks."""
-    from app.engine.extractive import ExtractiveEngine
+    from app.engine.extractive.engine import ExtractiveEngine
 
     given = {
         "none": None,

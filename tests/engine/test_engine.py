@@ -12,7 +12,7 @@ import pytest
 
 from app.core.errors import Unsupported
 from app.engine.base import Document, Engine, Finish, GenerateRequest, Item, Message, Status, Text
-from app.engine.extractive import ExtractiveEngine
+from app.engine.extractive.engine import ExtractiveEngine
 from app.engine.local import LocalEngine
 from app.engine.remote import RemoteEngine
 from app.schemas.summary_v4 import StructuredSummary, summary_schema

@@ -16,7 +16,7 @@ from app.engine.sentences import (
     read_time_min,
     split_sentences,
 )
-from tests.engine.articles import ARTICLES, ENGLISH, THAI
+from tests.engine.extractive.articles import ARTICLES, ENGLISH, THAI
 
 EXPECTED = [
     (

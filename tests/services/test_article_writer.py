@@ -16,7 +16,7 @@ from app.core.errors import (
     Unsupported,
 )
 from app.engine.base import Finish, Fitted, GenerateRequest, Item, Reasoning, Status, Text
-from app.engine.extractive import ExtractiveEngine
+from app.engine.extractive.engine import ExtractiveEngine
 from app.services.article_outline import MAX_ANSWER_CHARS, OUTLINE_SCHEMA, read_outline
 from app.services.article_writer import ArticleWriter
 from app.services.call_llm import call_llm

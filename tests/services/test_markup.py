@@ -65,7 +65,7 @@ def test_such_a_page_is_no_article() -> None:
 
 HOSTILE = """
 import sys
-from app.engine.passages import passages
+from app.engine.extractive.passages import passages
 marks = "….-–—•*·▪►■●>’”»\\"'“(),;:!?。！？،؛/|_~=+#@"
 texts = [mark * 50_000 + " x y z w" for mark in marks]
 texts += [(mark + " ") * 20_000 + "x" for mark in marks]

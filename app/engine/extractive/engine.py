@@ -15,8 +15,8 @@ from typing import Any
 
 from app.core.errors import Unsupported
 from app.engine.base import Document, Finish, Fitted, GenerateRequest, Item, Status, Text
-from app.engine.composition import Limits, compose, prose, read
-from app.engine.passages import ELLIPSIS
+from app.engine.extractive.composition import Limits, compose, prose, read
+from app.engine.extractive.passages import ELLIPSIS
 from app.engine.sentences import HAN_KANA, SOUTH_EAST_ASIAN, count_words
 
 FIELDS = frozenset(

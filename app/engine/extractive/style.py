@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import exp
 from typing import TYPE_CHECKING
 
-from app.engine.passages import Passage
-from app.engine.ranking import Ranking
+from app.engine.extractive.passages import Passage
+from app.engine.extractive.ranking import Ranking
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.engine.base import Document
-from app.engine.lexicon import category_of, sentiment_of
-from app.engine.passages import (
+from app.engine.extractive.lexicon import category_of, sentiment_of
+from app.engine.extractive.passages import (
     ELLIPSIS,
     Passage,
     clauses,
@@ -23,9 +23,9 @@ from app.engine.passages import (
     portions,
     shorten,
 )
-from app.engine.ranking import Ranking, pick, rank
+from app.engine.extractive.ranking import Ranking, pick, rank
+from app.engine.extractive.style import EXECUTIVE, STYLES, Style, form, score
 from app.engine.sentences import HAN_KANA, count_words, read_time_min
-from app.engine.style import EXECUTIVE, STYLES, Style, form, score
 
 if TYPE_CHECKING:
     import numpy as np

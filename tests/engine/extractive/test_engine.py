@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from app.core.errors import Unsupported
 from app.engine.base import Document, Engine, Finish, GenerateRequest, Item, Status, Text
-from app.engine.extractive import ExtractiveEngine
-from app.engine.passages import clean
+from app.engine.extractive.engine import ExtractiveEngine
+from app.engine.extractive.passages import clean
 from app.engine.sentences import count_words, read_time_min, split_sentences
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
-from tests.engine.articles import ARTICLES, CHINESE, ENGLISH
+from tests.engine.extractive.articles import ARTICLES, CHINESE, ENGLISH
 
 STYLES = ["skimmer", "executive", "eli5"]
 
@@ -372,7 +372,7 @@ async def test_it_is_always_available_and_fits_the_protocol() -> None:
 def test_importing_it_loads_no_numeric_library() -> None:
     """Rooms: `import app.main` stays under a second."""
     code = (
-        "import sys, app.engine.extractive\n"
+        "import sys, app.engine.extractive.engine\n"
         "heavy = {'numpy', 'scipy', 'pysbd', 'vaderSentiment', 'torch', 'fastapi'}\n"
         "sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)"
     )

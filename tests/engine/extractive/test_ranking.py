@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.engine.ranking import pick, rank, terms
+from app.engine.extractive.ranking import pick, rank, terms
 
 TEXTS = [
     "The tidal station supplies the town with electricity.",
