@@ -37,17 +37,17 @@ from app.core.responses import install_error_handlers
 from app.core.security import door
 from app.engine.base import Engine
 from app.engine.extractive.engine import ExtractiveEngine
-from app.engine.local import LocalEngine
+from app.engine.local.chat_model import ChatModel
+from app.engine.local.engine import LocalEngine
+from app.engine.local.vision_model import VisionModel
 from app.engine.registry import Assignment, EngineRole, Registry
 from app.services.article_scraper import article_scraper_service
 from app.services.article_writer import ArticleWriter
 from app.services.chat import Chat
-from app.services.chat_model import ChatModel
 from app.services.fetching import FetchPolicy
 from app.services.media import MediaReader
 from app.services.model_loader_v4 import ModelServiceV4
 from app.services.summarizer import Summarizer
-from app.services.vision_model import VisionModel
 from app.stream.log import open_log
 from app.stream.sessions import Sessions
 

@@ -20,7 +20,7 @@ from bench.cpu_process import peak_bytes, reset_peak
 
 if TYPE_CHECKING:
     from app.engine.base import Finish, GenerateRequest
-    from app.engine.local import LocalEngine
+    from app.engine.local.engine import LocalEngine
 
 Found = dict[str, Any]
 

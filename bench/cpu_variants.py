@@ -18,7 +18,7 @@ from bench.cpu_process import peak_bytes
 
 if TYPE_CHECKING:
     from app.engine.base import GenerateRequest
-    from app.engine.local import LocalEngine
+    from app.engine.local.engine import LocalEngine
 
 TEMPERATURE = 0.2
 SEED = 1
@@ -101,7 +101,7 @@ def _none_of(users: int, message: str) -> dict[str, Any]:
 
 async def _precis(task: Task, weights: str) -> dict[str, Any]:
     """Run the server's own engine and loader, without HTTP."""
-    from app.engine.local import LocalEngine
+    from app.engine.local.engine import LocalEngine
     from app.services.model_loader_v4 import ModelServiceV4
     from bench.cpu_users import CountingLoader, measure_users
 
@@ -242,8 +242,8 @@ def _plan_once(model: Any, tokenizer: Any, request: GenerateRequest) -> tuple[Ti
     import transformers
 
     from app.engine.grammar import Vocabulary
+    from app.engine.local.preflight import constraint_of
     from app.engine.prompt import end_ids
-    from app.services.model_fitting import constraint_of
 
     moments: list[float] = []
 

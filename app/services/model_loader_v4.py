@@ -17,7 +17,8 @@ import structlog
 from app.core.errors import EngineUnavailable, GenerationFailed
 from app.engine.base import Finish, Fitted, GenerateRequest, Message, Status, Tool
 from app.engine.failures import raised_at
-from app.services.model_fitting import (
+from app.engine.local.lazy_model import LazyModel, ModelConfig, OnStatus
+from app.engine.local.preflight import (
     check_constraint,
     check_fields,
     constraint_of,
@@ -26,7 +27,6 @@ from app.services.model_fitting import (
     needs_vocabulary,
     thinking_of,
 )
-from app.services.model_loading import LazyModel, ModelConfig, OnStatus
 
 if TYPE_CHECKING:
     from app.engine.grammar import Vocabulary

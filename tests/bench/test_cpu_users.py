@@ -13,7 +13,7 @@ import pytest
 
 from app.core.errors import GenerationFailed
 from app.engine.base import Finish, Fitted, GenerateRequest, Message
-from app.engine.local import LocalEngine
+from app.engine.local.engine import LocalEngine
 from bench.cpu_process import peak_bytes, reset_peak
 from bench.cpu_users import CountingLoader, Trace, User, beside, join, measure_users, together
 from bench.cpu_variants import OTHER

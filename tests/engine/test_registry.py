@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from app.engine.local.chat_model import ChatModel
 from app.engine.registry import Assignment, Registry
-from app.services.chat_model import ChatModel
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import make_checkpoint
 from tests.engines import ARTICLE, ScriptedEngine

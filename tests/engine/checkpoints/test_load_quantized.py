@@ -19,7 +19,7 @@ from app.engine.base import Status
 from app.engine.decoding.limits import CHEAP_ROWS
 from app.engine.kernels import Kernels, find_kernels
 from app.engine.linear import Int4Linear, Int8Linear
-from app.services.model_loading import LazyModel, ModelConfig
+from app.engine.local.lazy_model import LazyModel, ModelConfig
 from tests.checkpoints import Architecture, make_checkpoint, packable_checkpoint
 from tests.packed_models import (
     IDS,

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from app.core.errors import Overloaded
-from app.engine.queue import GenerationQueue, Ticket
+from app.engine.local.queue import GenerationQueue, Ticket
 
 
 async def position(ticket: Ticket) -> int | None:

@@ -34,7 +34,7 @@ from app.engine.base import (
     Tool,
     ToolCallPart,
 )
-from app.engine.local import LocalEngine
+from app.engine.local.engine import LocalEngine
 from app.engine.pieces import Piece
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.model_loader_v4 import ModelServiceV4

@@ -28,7 +28,7 @@ from app.engine.base import (
     ToolCall,
     ToolCallPart,
 )
-from app.engine.local import LocalEngine
+from app.engine.local.engine import LocalEngine
 from app.engine.pieces import Piece
 from app.engine.prompt import encode_prompt
 from app.services.model_loader_v4 import ModelServiceV4

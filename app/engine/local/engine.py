@@ -28,9 +28,9 @@ from app.engine.base import (
     ToolCallPart,
 )
 from app.engine.failures import as_app_error, raised_at
-from app.engine.loader import Loader, options_of
+from app.engine.local.backend import Loader, options_of
+from app.engine.local.queue import GenerationQueue, Ticket
 from app.engine.output import OutputParser
-from app.engine.queue import GenerationQueue, Ticket
 
 STOP_TIMEOUT_S = 30.0
 IDLE_CHECKS = 4

@@ -16,9 +16,9 @@ from app.core.errors import EngineUnavailable, Unsupported
 from app.engine.base import Fitted, GenerateRequest, Message, Tool
 from app.engine.checkpoints.files import find_model, missing_folder
 from app.engine.checkpoints.load import FAILED_LOAD_RETRY_S
-from app.services.model_images import encode, placed_in, prompt_tokens, read_processor
+from app.engine.local.lazy_model import ModelConfig
+from app.engine.local.vision_inputs import encode, placed_in, prompt_tokens, read_processor
 from app.services.model_loader_v4 import ModelServiceV4
-from app.services.model_loading import ModelConfig
 
 VISION_MODEL_ID = "Qwen/Qwen3-VL-2B-Thinking"
 # The model's own 262,144 tokens would need 62 GB of key-value cache.
