@@ -185,7 +185,7 @@ def _request(
     Another `opening` makes it another article from its first word on.
     """
     from app.engine.base import GenerateRequest, Message
-    from app.engine.template import render, tokens_of
+    from app.engine.prompting.template import render, tokens_of
     from bench.cpu_checkpoint import article
 
     def count(text: str) -> int:
@@ -243,7 +243,7 @@ def _plan_once(model: Any, tokenizer: Any, request: GenerateRequest) -> tuple[Ti
 
     from app.engine.grammar import Vocabulary
     from app.engine.local.preflight import constraint_of
-    from app.engine.prompt import end_ids
+    from app.engine.prompting.fit import end_ids
 
     moments: list[float] = []
 

@@ -108,7 +108,7 @@ def measure(
 ) -> dict[str, Any]:
     """Return what one format gives: rows, JSON, and greedy texts where those are compared."""
     from app.engine.grammar import Vocabulary
-    from app.engine.prompt import end_ids
+    from app.engine.prompting.fit import end_ids
     from bench.fidelity_formats import damage, load
     from bench.fidelity_loop import loop_of
     from bench.fidelity_path import fast_forward, greedy, read
@@ -146,7 +146,7 @@ def compare_greedy(
 
     `between`: those of `generate` in the one format against those in the other.
     """
-    from app.engine.prompt import end_ids
+    from app.engine.prompting.fit import end_ids
     from bench.fidelity_formats import load
     from bench.fidelity_generate import compare, generated
 

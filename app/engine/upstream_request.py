@@ -14,7 +14,7 @@ from typing import Any, Literal
 from app.core.errors import Unsupported
 from app.engine.base import GenerateRequest, Message, Tool
 from app.engine.budget import fit_schema
-from app.engine.prompt import MAX_CONTENT_CHARS
+from app.engine.prompting.fit import MAX_CONTENT_CHARS
 from app.engine.sentences import cut_at_sentence
 
 # How JSON is asked for: held to the schema, merely JSON, or by words alone.

@@ -180,7 +180,7 @@ class ModelServiceV4:
         from app.engine.decoding.generate import stream_text
         from app.engine.decoding.sampling import Sampling
         from app.engine.pieces import Piece
-        from app.engine.prompt import end_ids, opens_thoughts
+        from app.engine.prompting.fit import end_ids, opens_thoughts
 
         eos_ids = end_ids(model, tokenizer)
         ids, inputs = cls._encode(
@@ -237,7 +237,7 @@ class ModelServiceV4:
         Raises:
             Unsupported: `context_length_exceeded`, or a template that refuses the messages.
         """
-        from app.engine.prompt import encode_prompt
+        from app.engine.prompting.fit import encode_prompt
 
         del model, images
         ids = encode_prompt(
@@ -261,7 +261,7 @@ class ModelServiceV4:
         thinking: bool | None,
     ) -> int:
         """Return how long the prompt of `_encode` will be, without the model."""
-        from app.engine.template import render, tokens_of
+        from app.engine.prompting.template import render, tokens_of
 
         del images
         text = render(tokenizer, messages, tools=tools, thinking=thinking)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from app.core.errors import Unsupported
 from app.engine.base import Fitted, GenerateRequest, Message
 from app.engine.output import CALL_END
-from app.engine.tool_calls import call_schema
+from app.engine.prompting.tools import call_schema
 
 if TYPE_CHECKING:
     from app.engine.calling import CallProcessor
@@ -69,7 +69,7 @@ def constraint_of(
     """
     from app.engine.calling import CallProcessor
     from app.engine.grammar import GrammarProcessor
-    from app.engine.template import tokens_of
+    from app.engine.prompting.template import tokens_of
 
     schema = _held_schema(request)
     if vocabulary is None:
@@ -125,8 +125,8 @@ def fit_request(
     Raises:
         Unsupported: `context_length_exceeded`, `no_chat_template`.
     """
-    from app.engine.prompt import fit_messages
-    from app.engine.template import can_chat
+    from app.engine.prompting.fit import fit_messages
+    from app.engine.prompting.template import can_chat
 
     if not can_chat(tokenizer):
         raise Unsupported(
@@ -153,7 +153,7 @@ def fit_request(
 
 def end_ids_in(folder: Path, tokenizer: Any) -> list[int]:
     """Return the ids that end a turn, as `end_ids` finds them in the loaded model."""
-    from app.engine.prompt import end_ids_of
+    from app.engine.prompting.fit import end_ids_of
 
     names = ("generation_config.json", "config.json")
     found = (_setting(folder / name, "eos_token_id") for name in names)

@@ -85,7 +85,7 @@ def prompt_tokens(
     Raises:
         Unsupported: as `encode`.
     """
-    from app.engine.template import tokens_of
+    from app.engine.prompting.template import tokens_of
 
     text, order = _placed(processor, messages, tools=tools, thinking=thinking)
     # Each image stands in the text as one token so far.
@@ -126,7 +126,7 @@ def _placed(
     Images go through the template as words that nobody can guess: the markup of a text that people
     wrote is broken up there, and these words are not.
     """
-    from app.engine.template import render
+    from app.engine.prompting.template import render
 
     word = f"image-{secrets.token_hex(8)}-"
     marked = [

@@ -20,7 +20,7 @@ from huggingface_hub import constants
 from app.core.errors import AppError, EngineUnavailable, GenerationFailed, Unsupported
 from app.engine.base import Finish, Message, Status
 from app.engine.checkpoints import load as model_reading
-from app.engine.prompt import encode_prompt, render
+from app.engine.prompting.fit import encode_prompt, render
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import checkpoint, fallback_checkpoint, make_checkpoint
 from tests.weight_formats import of_this_run

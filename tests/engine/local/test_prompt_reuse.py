@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from app.engine.base import Document, GenerateRequest, Message
-from app.engine.prompt import encode_prompt
-from app.engine.template import render
+from app.engine.prompting.fit import encode_prompt
+from app.engine.prompting.template import render
 from app.engine.upstream_request import encode_request
 from app.services.model_loader_v4 import ModelServiceV4
 from app.services.prompts import STYLES, prose_prompt, summary_prompt

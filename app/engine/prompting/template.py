@@ -12,7 +12,7 @@ from typing import Any
 from app.core.errors import Unsupported
 from app.engine.base import Message, Tool, ToolCall
 from app.engine.output import THINK
-from app.engine.tool_calls import describe, describe_call, in_plain_words
+from app.engine.prompting.tools import describe, describe_call, in_plain_words
 
 Turn = dict[str, Any]
 _END = "<|end|>"

@@ -12,8 +12,8 @@ from typing import Any
 from app.core.errors import Unsupported
 from app.engine.base import Message, Tool
 from app.engine.output import THINK
+from app.engine.prompting.template import render, tokens_of
 from app.engine.sentences import cut_at_sentence
-from app.engine.template import render, tokens_of
 
 __all__ = ["encode_prompt", "end_ids", "fit_messages", "opens_thoughts", "render"]
 

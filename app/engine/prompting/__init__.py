@@ -1,0 +1,4 @@
+"""From messages to a prompt: chat templates, tools, what fits the context.
+
+Start with fit.py.
+"""
