@@ -185,7 +185,7 @@ def title_of(chosen: argparse.Namespace, about: dict[str, Any], exact: float) ->
 
 def measure_all(chosen: argparse.Namespace, packed: Path) -> dict[str, Any]:
     """Train if need be, measure every format, and return the record."""
-    from app.engine.kernels import find_kernels
+    from app.engine.quantized.kernels import find_kernels
     from bench.fidelity_formats import Loading, variants
 
     names = variants(chosen.formats.split(",") if chosen.formats else None)

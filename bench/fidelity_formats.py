@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.engine.checkpoints.formats import FORMATS
-from app.engine.kernels import Kernels
+from app.engine.quantized.kernels import Kernels
 from app.services.model_loader_v4 import ModelServiceV4
 
 TWIN = "+twin"

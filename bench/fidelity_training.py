@@ -219,7 +219,7 @@ def _train(model: Any, ids: Any, training: Training) -> dict[str, Any]:
     """
     import torch
 
-    from app.engine.kernels import find_kernels
+    from app.engine.quantized.kernels import find_kernels
 
     fast = find_kernels().dense == "bfloat16"
     optimizer = torch.optim.AdamW(

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from app.engine.base import Finish
-from app.engine.cpu_flags import cpu_flags
-from app.engine.kernels import Kernels, find_kernels
-from app.engine.native.library import AMX_FLAGS, NEEDED_FLAGS
+from app.engine.quantized.cpu_flags import cpu_flags
+from app.engine.quantized.kernels import Kernels, find_kernels
+from app.engine.quantized.native.library import AMX_FLAGS, NEEDED_FLAGS
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.programs import missing
 

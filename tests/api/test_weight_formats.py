@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from app.engine.kernels import find_kernels
+from app.engine.quantized.kernels import find_kernels
 from app.schemas.summary_v4 import StructuredSummary
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import packable_checkpoint

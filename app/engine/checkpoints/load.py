@@ -20,7 +20,7 @@ from app.core.errors import EngineUnavailable
 from app.engine.checkpoints.formats import Choice, Format
 from app.engine.checkpoints.progress import weights_progress
 from app.engine.decoding.limits import CHEAP_ROWS
-from app.engine.native.library import image
+from app.engine.quantized.native.library import image
 
 if TYPE_CHECKING:
     from app.engine.local.lazy_model import ModelConfig

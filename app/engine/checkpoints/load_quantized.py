@@ -25,9 +25,9 @@ from app.engine.checkpoints.headers import weight_files
 from app.engine.checkpoints.load import MAKING
 from app.engine.checkpoints.progress import STEP
 from app.engine.checkpoints.quantized_cache import PackedFiles, Source, keep_folder
-from app.engine.kernels import Kernels, find_kernels
-from app.engine.linear import Int4Linear, Int8Linear
-from app.engine.quantize import quantize_int4, quantize_int8
+from app.engine.quantized.kernels import Kernels, find_kernels
+from app.engine.quantized.linear import Int4Linear, Int8Linear
+from app.engine.quantized.quantize import quantize_int4, quantize_int8
 
 if TYPE_CHECKING:
     from app.engine.local.lazy_model import ModelConfig

@@ -51,7 +51,7 @@ from app.engine.checkpoints.memory import available_bytes
 from app.engine.decoding.limits import ATTRIBUTE, Room
 
 if TYPE_CHECKING:
-    from app.engine.kernels import Kernels
+    from app.engine.quantized.kernels import Kernels
 
 DEFAULT_MODEL_ID = "microsoft/Phi-3-mini-4k-instruct"
 # Of the models that are loaded through other classes, no layers are made into integers.

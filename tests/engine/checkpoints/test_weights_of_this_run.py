@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from app.engine.kernels import find_kernels
-from app.engine.linear import Int4Linear, Int8Linear
+from app.engine.quantized.kernels import find_kernels
+from app.engine.quantized.linear import Int4Linear, Int8Linear
 from app.services.model_loader_v4 import ModelServiceV4
 from tests import weight_formats
 from tests.checkpoints import make_checkpoint

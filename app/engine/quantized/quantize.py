@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from app.engine.int4_layout import GROUP
+from app.engine.quantized.int4_layout import GROUP
 
 # So many float32 values stay in a core's cache through all passes of the search, and are too few
 # for torch to split among threads: parts are what the threads share.

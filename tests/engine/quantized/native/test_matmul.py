@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.engine.int4_layout import GROUP
-from app.engine.native import products
-from app.engine.native.library import library
+from app.engine.quantized.int4_layout import GROUP
+from app.engine.quantized.native import products
+from app.engine.quantized.native.library import library
 from tests.packed_models import NATIVE, error, kernels_of
 
 IN, OUT = 384, 96

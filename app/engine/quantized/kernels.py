@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import torch
 
-from app.engine.cpu_flags import cpu_flags
-from app.engine.int4_layout import GROUP, pack_int4
-from app.engine.native.library import library
-from app.engine.native.products import amx_allowed
+from app.engine.quantized.cpu_flags import cpu_flags
+from app.engine.quantized.int4_layout import GROUP, pack_int4
+from app.engine.quantized.native.library import library
+from app.engine.quantized.native.matmul import amx_allowed
 
 
 @dataclass(frozen=True, slots=True)

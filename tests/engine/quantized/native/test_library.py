@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from app.engine.cpu_flags import cpu_flags
-from app.engine.kernels import find_kernels
-from app.engine.native.library import AMX_FLAGS, NEEDED_FLAGS, build, image
+from app.engine.quantized.cpu_flags import cpu_flags
+from app.engine.quantized.kernels import find_kernels
+from app.engine.quantized.native.library import AMX_FLAGS, NEEDED_FLAGS, build, image
 from tests.packed_models import NATIVE, ROOT, kernels_of
 from tests.programs import program
 
@@ -49,9 +49,9 @@ def test_what_is_missing_is_told_and_torchs_kernels_stay(
 
 PROGRAM = """
 import torch
-from app.engine.kernels import find_kernels
-from app.engine.linear import Int4Linear
-from app.engine.quantize import quantize_int4
+from app.engine.quantized.kernels import find_kernels
+from app.engine.quantized.linear import Int4Linear
+from app.engine.quantized.quantize import quantize_int4
 layer = Int4Linear(256, 64)
 made = quantize_int4(torch.eye(64, 256), layer.pack, block=layer.block)
 layer.packed, layer.scales_and_zeros = made

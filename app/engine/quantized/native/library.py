@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from app.engine.cpu_flags import cpu_flags
+from app.engine.quantized.cpu_flags import cpu_flags
 
 NEEDED_FLAGS = frozenset(("avx512f", "avx512bw", "avx512vl", "avx512_vnni", "fma"))
 AMX_FLAGS = frozenset(("amx_tile", "amx_int8"))

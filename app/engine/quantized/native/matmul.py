@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from app.engine.cpu_flags import cpu_flags
-from app.engine.int4_layout import GROUP
-from app.engine.native.library import AMX_FLAGS, library
+from app.engine.quantized.cpu_flags import cpu_flags
+from app.engine.quantized.int4_layout import GROUP
+from app.engine.quantized.native.library import AMX_FLAGS, library
 
 # Outputs of an int4 block and of an int8 block; inputs of a tile and of a line.
 WIDTH, LANES = 32, 16

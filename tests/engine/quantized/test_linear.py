@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.engine.int4_layout import GROUP, pack_int4, unpack_int4
-from app.engine.kernels import Kernels, find_kernels
-from app.engine.linear import FEW_ROWS, Int4Linear, Int8Linear
-from app.engine.quantize import quantize_int4, quantize_int8
+from app.engine.quantized.int4_layout import GROUP, pack_int4, unpack_int4
+from app.engine.quantized.kernels import Kernels, find_kernels
+from app.engine.quantized.linear import FEW_ROWS, Int4Linear, Int8Linear
+from app.engine.quantized.quantize import quantize_int4, quantize_int8
 from tests.packed_models import LAYOUTS, error, kernels_of
 
 IN, OUT = 384, 192
