@@ -222,7 +222,7 @@ def _has_vision(settings: Settings) -> bool:
 
 def _remote(settings: Settings) -> Engine:
     # Only here is an HTTP client of other servers needed.
-    from app.engine.remote import RemoteEngine
+    from app.engine.remote.engine import RemoteEngine
 
     return RemoteEngine(
         settings.engine_url, model=settings.engine_model, api_key=settings.engine_api_key

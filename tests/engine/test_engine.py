@@ -14,7 +14,7 @@ from app.core.errors import Unsupported
 from app.engine.base import Document, Engine, Finish, GenerateRequest, Item, Message, Status, Text
 from app.engine.extractive.engine import ExtractiveEngine
 from app.engine.local.engine import LocalEngine
-from app.engine.remote import RemoteEngine
+from app.engine.remote.engine import RemoteEngine
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.model_loader_v4 import ModelServiceV4
 from bench.upstream import running_upstream

@@ -17,7 +17,6 @@ import structlog
 
 from app.core.errors import AppError, EngineUnavailable
 from app.demo import free_port
-from app.engine import remote, replicas, upstream_chunks
 from app.engine.base import (
     Finish,
     GenerateRequest,
@@ -30,7 +29,10 @@ from app.engine.base import (
     ToolCall,
     ToolCallPart,
 )
-from app.engine.remote import RemoteEngine
+from app.engine.remote import chunks as upstream_chunks
+from app.engine.remote import engine as remote
+from app.engine.remote import replicas
+from app.engine.remote.engine import RemoteEngine
 from bench.upstream import Drop, Raw, Refusal, Script, running_upstream
 
 WAIT_S = 20.0

@@ -14,7 +14,7 @@ from typing import Any, cast
 import httpx
 from httpx_sse import EventSource, SSEError
 
-from app.engine.upstream_errors import failed, failed_in_stream, unavailable
+from app.engine.remote.errors import failed, failed_in_stream, unavailable
 
 # One event: a whole article in one chunk fits, a server gone mad does not.
 MAX_EVENT_CHARS = 4_000_000

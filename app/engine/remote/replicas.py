@@ -17,7 +17,7 @@ import httpx
 import structlog
 
 from app.core.errors import AppError, EngineUnavailable
-from app.engine.upstream_errors import (
+from app.engine.remote.errors import (
     model_missing,
     read_bounded,
     read_refusal,

@@ -29,10 +29,10 @@ from app.engine.base import (
     ToolCallPart,
 )
 from app.engine.output import OutputParser
-from app.engine.upstream_chunks import Characters, joined, read_chunks
-from app.engine.upstream_errors import failed
-from app.engine.upstream_json import JsonText
-from app.engine.upstream_request import sent_schema
+from app.engine.remote.chunks import Characters, joined, read_chunks
+from app.engine.remote.errors import failed
+from app.engine.remote.json_repair import JsonText
+from app.engine.remote.request import sent_schema
 
 _LOWEST_LOGPROB = -9999.0
 

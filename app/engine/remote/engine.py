@@ -15,10 +15,10 @@ import httpx
 
 from app.core.errors import AppError, EngineUnavailable, Overloaded, Unsupported
 from app.engine.base import Fitted, GenerateRequest, Item, Status
-from app.engine.replicas import Replica, Replicas, read_bases
-from app.engine.upstream_answer import read_answer
-from app.engine.upstream_errors import failed, read_refusal, unavailable, unreachable
-from app.engine.upstream_request import JSON_FORMS, check_images, encode_request
+from app.engine.remote.answer import read_answer
+from app.engine.remote.errors import failed, read_refusal, unavailable, unreachable
+from app.engine.remote.replicas import Replica, Replicas, read_bases
+from app.engine.remote.request import JSON_FORMS, check_images, encode_request
 
 AGAIN_S = 0.2
 # Shorter than the 5 s after which uvicorn, and so vLLM, closes an idle connection: a request must

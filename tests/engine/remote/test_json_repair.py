@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from app.engine.base import Finish, GenerateRequest, Item, Message, Reasoning, Status, Text
 from app.engine.closing import compile_grammar
-from app.engine.upstream_json import JsonText
+from app.engine.remote.json_repair import JsonText
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from bench.upstream import SUMMARY, Refusal, Script
-from tests.engine.test_remote import Stage, failure, run, stage, text
+from tests.engine.remote.test_engine import Stage, failure, run, stage, text
 
 __all__ = ["stage"]
 
