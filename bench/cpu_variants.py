@@ -241,9 +241,9 @@ def _plan(task: Task) -> dict[str, Any]:
 def _plan_once(model: Any, tokenizer: Any, request: GenerateRequest) -> tuple[Timing, str]:
     import transformers
 
-    from app.engine.grammar import Vocabulary
     from app.engine.local.preflight import constraint_of
     from app.engine.prompting.fit import end_ids
+    from app.engine.structured.grammar import Vocabulary
 
     moments: list[float] = []
 

@@ -107,8 +107,8 @@ def measure(
     variant: str, chosen: argparse.Namespace, loading: Loading, windows: list[Window]
 ) -> dict[str, Any]:
     """Return what one format gives: rows, JSON, and greedy texts where those are compared."""
-    from app.engine.grammar import Vocabulary
     from app.engine.prompting.fit import end_ids
+    from app.engine.structured.grammar import Vocabulary
     from bench.fidelity_formats import damage, load
     from bench.fidelity_loop import loop_of
     from bench.fidelity_path import fast_forward, greedy, read

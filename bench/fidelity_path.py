@@ -12,7 +12,7 @@ from typing import Any
 from app.engine.decoding.decoder import Decoder
 from app.engine.decoding.limits import ALONE_TOKENS
 from app.engine.decoding.sampling import Processor
-from app.engine.grammar import GrammarProcessor, Vocabulary
+from app.engine.structured.grammar import GrammarProcessor, Vocabulary
 from bench.fidelity_loop import Choices, Follow, Known, Running
 from bench.fidelity_scores import Comparison, Window
 

@@ -29,7 +29,7 @@ from app.engine.local.preflight import (
 )
 
 if TYPE_CHECKING:
-    from app.engine.grammar import Vocabulary
+    from app.engine.structured.grammar import Vocabulary
 
 DEFAULT_MAX_TOKENS = 1024
 DEFAULT_TEMPERATURE = 0.2
@@ -308,7 +308,7 @@ class ModelServiceV4:
 
     @classmethod
     def _vocabulary(cls, tokenizer: Any, eos_ids: list[int]) -> Vocabulary:
-        from app.engine.grammar import Vocabulary
+        from app.engine.structured.grammar import Vocabulary
 
         kept = cls._kept_vocabulary
         if kept is None or kept[0] is not tokenizer or kept[1].eos_ids != frozenset(eos_ids):

@@ -17,8 +17,8 @@ from app.engine.output import CALL_END
 from app.engine.prompting.tools import call_schema
 
 if TYPE_CHECKING:
-    from app.engine.calling import CallProcessor
-    from app.engine.grammar import GrammarProcessor, Vocabulary
+    from app.engine.structured.grammar import GrammarProcessor, Vocabulary
+    from app.engine.structured.tool_call_grammar import CallProcessor
 
 
 def check_fields(request: GenerateRequest, *, reads_images: bool) -> None:
@@ -67,9 +67,9 @@ def constraint_of(
     Raises:
         Unsupported: `unsupported_schema`, `budget_too_small`, `no_grammar`.
     """
-    from app.engine.calling import CallProcessor
-    from app.engine.grammar import GrammarProcessor
     from app.engine.prompting.template import tokens_of
+    from app.engine.structured.grammar import GrammarProcessor
+    from app.engine.structured.tool_call_grammar import CallProcessor
 
     schema = _held_schema(request)
     if vocabulary is None:
@@ -99,7 +99,7 @@ def check_constraint(request: GenerateRequest, vocabulary: Vocabulary, tokenizer
     Raises:
         Unsupported: as `constraint_of`, with `param`.
     """
-    from app.engine.closing import compile_grammar
+    from app.engine.structured.completion import compile_grammar
 
     param = "response_format" if _tools_do_not_matter(request) else "tools"
     try:

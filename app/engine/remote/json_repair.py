@@ -15,8 +15,8 @@ import structlog
 
 from app.core.errors import AppError
 from app.engine.call_text import Nesting
-from app.engine.closing import Closer, compile_grammar, required_names
 from app.engine.compact_json import CompactJson
+from app.engine.structured.completion import Closer, compile_grammar, required_names
 
 log = structlog.get_logger(__name__)
 

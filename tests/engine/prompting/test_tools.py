@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 
 from app.core.errors import Unsupported
 from app.engine.base import Message, Tool, ToolCall
-from app.engine.closing import Closer, compile_grammar, required_names
 from app.engine.prompting.template import knows_tools, render, tokens_of
 from app.engine.prompting.tools import call_schema, instructions
+from app.engine.structured.completion import Closer, compile_grammar, required_names
 from tests.checkpoints import THINKING_TEMPLATE
 
 WEATHER = Tool(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.engine.base import Finish, GenerateRequest, Item, Message, Reasoning, Status, Text
-from app.engine.closing import compile_grammar
 from app.engine.remote.json_repair import JsonText
+from app.engine.structured.completion import compile_grammar
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from bench.upstream import SUMMARY, Refusal, Script
 from tests.engine.remote.test_engine import Stage, failure, run, stage, text
@@ -212,7 +212,7 @@ async def test_a_server_that_knows_no_thinking_is_asked_without_it(stage: Stage)
 
 def test_the_grammar_knows_fewer_escapes_than_json() -> None:
     """Why escapes are spelled out before a text is completed."""
-    from app.engine.closing import Closer
+    from app.engine.structured.completion import Closer
 
     closer = Closer(compile_grammar({"type": "string"}))
     assert not closer.accepts(rb'"\u00e9')

@@ -14,8 +14,8 @@ import pytest
 
 from app.core.errors import Unsupported
 from app.engine.base import Finish, Message
-from app.engine.budget import fit_schema
-from app.engine.closing import Closer, compile_grammar, required_names
+from app.engine.structured.completion import Closer, compile_grammar, required_names
+from app.engine.structured.schema_budget import fit_schema
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.weight_formats import of_this_run

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import GenerationFailed, Unsupported
-from app.engine.budget import CHARS_PER_TOKEN, fit_schema
-from app.engine.closing import Closer, compile_grammar, required_names
+from app.engine.structured.completion import Closer, compile_grammar, required_names
+from app.engine.structured.schema_budget import CHARS_PER_TOKEN, fit_schema
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from app.core.errors import Unsupported
 from app.engine.call_text import SPACE, Nesting
-from app.engine.grammar import GrammarProcessor, Vocabulary
 from app.engine.output import CALL, THINK, THINK_END
+from app.engine.structured.grammar import GrammarProcessor, Vocabulary
 
 if TYPE_CHECKING:
     import torch

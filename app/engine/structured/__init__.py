@@ -1,0 +1,4 @@
+"""Output held to a schema: grammar, budget, the shortest completion.
+
+Start with grammar.py.
+"""
