@@ -18,7 +18,7 @@ from typing import Any
 import lxml.etree  # type: ignore[import-untyped]  # ships no types
 import lxml.html  # type: ignore[import-untyped]  # ships no types
 
-from app.engine.sentences import count_words, looks_english, split_sentences
+from app.engine.text.sentences import count_words, looks_english, split_sentences
 from app.services.charset import clean_text, decode_text
 from app.services.fetching import Page
 from app.services.markup import is_parsable

@@ -179,8 +179,8 @@ class ModelServiceV4:
     ) -> Generator[str, None, Finish]:
         from app.engine.decoding.generate import stream_text
         from app.engine.decoding.sampling import Sampling
-        from app.engine.pieces import Piece
         from app.engine.prompting.fit import end_ids, opens_thoughts
+        from app.engine.text.pieces import Piece
 
         eos_ids = end_ids(model, tokenizer)
         ids, inputs = cls._encode(

@@ -22,8 +22,8 @@ from pydantic import ValidationError
 
 from app.core.errors import AppError, EngineUnavailable, GenerationFailed
 from app.engine.base import Engine, Finish, GenerateRequest, Status, Text, require_engine
-from app.engine.compact_json import CompactJson
-from app.engine.sentences import read_time_min
+from app.engine.text.compact_json import CompactJson
+from app.engine.text.sentences import read_time_min
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.prompts import prose_prompt, summary_prompt
 from app.services.sources import Source

@@ -14,7 +14,7 @@ from app.api.summaries import SummaryAsk
 from app.api.v4.wire import text_events
 from app.core.errors import InvalidInput, ScrapeFailed
 from app.engine.base import Document
-from app.engine.compact_json import CompactJson
+from app.engine.text.compact_json import CompactJson
 from app.services.prompts import known_style
 from app.services.sources import Input, Source, check_input, read_source
 from app.services.summary_patches import SummaryPatches

@@ -14,7 +14,7 @@ from transformers import TextIteratorStreamer
 
 from app.engine.base import TokenLogprob
 from app.engine.decoding.sampling import Recorder
-from app.engine.pieces import Piece
+from app.engine.text.pieces import Piece
 
 
 class PieceStreamer(TextIteratorStreamer):

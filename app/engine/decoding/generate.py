@@ -26,8 +26,8 @@ from app.engine.decoding.prefill_watch import PromptWatch, Stopped, turn
 from app.engine.decoding.sampling import Recorder, Sampling, processors
 from app.engine.decoding.sequence import Forcing, Generation
 from app.engine.failures import as_app_error
-from app.engine.output import CALL, CALL_END, THINK, THINK_END
-from app.engine.pieces import Piece, StopText, TokenTrack
+from app.engine.text.output_parser import CALL, CALL_END, THINK, THINK_END
+from app.engine.text.pieces import Piece, StopText, TokenTrack
 
 JOIN_TIMEOUT_S = 120.0
 

@@ -25,7 +25,7 @@ from app.engine.extractive.passages import (
 )
 from app.engine.extractive.ranking import Ranking, pick, rank
 from app.engine.extractive.style import EXECUTIVE, STYLES, Style, form, score
-from app.engine.sentences import HAN_KANA, count_words, read_time_min
+from app.engine.text.sentences import HAN_KANA, count_words, read_time_min
 
 if TYPE_CHECKING:
     import numpy as np

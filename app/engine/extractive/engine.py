@@ -17,7 +17,7 @@ from app.core.errors import Unsupported
 from app.engine.base import Document, Finish, Fitted, GenerateRequest, Item, Status, Text
 from app.engine.extractive.composition import Limits, compose, prose, read
 from app.engine.extractive.passages import ELLIPSIS
-from app.engine.sentences import HAN_KANA, SOUTH_EAST_ASIAN, count_words
+from app.engine.text.sentences import HAN_KANA, SOUTH_EAST_ASIAN, count_words
 
 FIELDS = frozenset(
     ("title", "main_summary", "key_points", "category", "sentiment", "read_time_min")

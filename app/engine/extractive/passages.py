@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from app.engine.sentences import count_words, cut_at_word, split_sentences
+from app.engine.text.sentences import count_words, cut_at_word, split_sentences
 
 MAX_TEXT_CHARS = 200_000
 MAX_PASSAGES = 400

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app.engine.sentences import HAN_KANA, SOUTH_EAST_ASIAN
+from app.engine.text.sentences import HAN_KANA, SOUTH_EAST_ASIAN
 
 if TYPE_CHECKING:
     import numpy as np

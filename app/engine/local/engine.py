@@ -30,7 +30,7 @@ from app.engine.base import (
 from app.engine.failures import as_app_error, raised_at
 from app.engine.local.backend import Loader, options_of
 from app.engine.local.queue import GenerationQueue, Ticket
-from app.engine.output import OutputParser
+from app.engine.text.output_parser import OutputParser
 
 STOP_TIMEOUT_S = 30.0
 IDLE_CHECKS = 4

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from app.core.errors import Unsupported
 from app.engine.base import Fitted, GenerateRequest, Message
-from app.engine.output import CALL_END
 from app.engine.prompting.tools import call_schema
+from app.engine.text.output_parser import CALL_END
 
 if TYPE_CHECKING:
     from app.engine.structured.grammar import GrammarProcessor, Vocabulary

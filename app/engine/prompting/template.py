@@ -11,8 +11,8 @@ from typing import Any
 
 from app.core.errors import Unsupported
 from app.engine.base import Message, Tool, ToolCall
-from app.engine.output import THINK
 from app.engine.prompting.tools import describe, describe_call, in_plain_words
+from app.engine.text.output_parser import THINK
 
 Turn = dict[str, Any]
 _END = "<|end|>"

@@ -28,11 +28,11 @@ from app.engine.base import (
     TokenLogprob,
     ToolCallPart,
 )
-from app.engine.output import OutputParser
 from app.engine.remote.chunks import Characters, joined, read_chunks
 from app.engine.remote.errors import failed
 from app.engine.remote.json_repair import JsonText
 from app.engine.remote.request import sent_schema
+from app.engine.text.output_parser import OutputParser
 
 _LOWEST_LOGPROB = -9999.0
 

@@ -14,9 +14,9 @@ from typing import Any
 import structlog
 
 from app.core.errors import AppError
-from app.engine.call_text import Nesting
-from app.engine.compact_json import CompactJson
 from app.engine.structured.completion import Closer, compile_grammar, required_names
+from app.engine.text.compact_json import CompactJson
+from app.engine.text.tool_call_text import Nesting
 
 log = structlog.get_logger(__name__)
 

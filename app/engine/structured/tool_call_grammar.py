@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import Unsupported
-from app.engine.call_text import SPACE, Nesting
-from app.engine.output import CALL, THINK, THINK_END
 from app.engine.structured.grammar import GrammarProcessor, Vocabulary
+from app.engine.text.output_parser import CALL, THINK, THINK_END
+from app.engine.text.tool_call_text import SPACE, Nesting
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from app.core.errors import Unsupported
 from app.engine.base import Document, Engine, Finish, GenerateRequest, Item, Status, Text
 from app.engine.extractive.engine import ExtractiveEngine
 from app.engine.extractive.passages import clean
-from app.engine.sentences import count_words, read_time_min, split_sentences
+from app.engine.text.sentences import count_words, read_time_min, split_sentences
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from tests.engine.extractive.articles import ARTICLES, CHINESE, ENGLISH
 

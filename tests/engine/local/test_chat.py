@@ -29,8 +29,8 @@ from app.engine.base import (
     ToolCallPart,
 )
 from app.engine.local.engine import LocalEngine
-from app.engine.pieces import Piece
 from app.engine.prompting.fit import encode_prompt
+from app.engine.text.pieces import Piece
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import THINKING_TEMPLATE, make_checkpoint
 from tests.weight_formats import of_this_run

@@ -35,7 +35,7 @@ from app.engine.base import (
     ToolCallPart,
 )
 from app.engine.local.engine import LocalEngine
-from app.engine.pieces import Piece
+from app.engine.text.pieces import Piece
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.weight_formats import of_this_run

@@ -11,8 +11,8 @@ import string
 from collections.abc import Callable
 
 from app.engine.base import GenerateRequest, Item, Reasoning, Text, TokenLogprob, ToolCallPart
-from app.engine.call_text import SPACE, Nesting, read_call_head
-from app.engine.pieces import TokenTrack, overlap
+from app.engine.text.pieces import TokenTrack, overlap
+from app.engine.text.tool_call_text import SPACE, Nesting, read_call_head
 
 THINK, THINK_END = "<think>", "</think>"
 CALL, CALL_END = "<tool_call>", "</tool_call>"

@@ -20,7 +20,7 @@ from app.engine.base import (
     Tool,
     ToolCallPart,
 )
-from app.engine.output import OutputParser
+from app.engine.text.output_parser import OutputParser
 
 TOOLS = (Tool("weather"), Tool("now"))
 CALL = '{"name":"weather","arguments":{"city":"Rome"}}'

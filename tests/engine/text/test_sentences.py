@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.engine.sentences import (
+from app.engine.text.sentences import (
     CHUNK_MAX_CHARS,
     count_words,
     cut_at_sentence,
