@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from app.engine.quantized.int4_layout import GROUP, pack_int4, unpack_int4
 from app.engine.quantized.int8_matmul import int8_product
 from app.engine.quantized.kernels import Kernels, find_kernels
-from app.engine.quantized.native import products as native
+from app.engine.quantized.native import matmul as native
 
 # The time of the weight-only kernels grows with each row, that of int8 products hardly with the
 # first dozens: 3,072 -> 3,072, 4 rows 0.85 against 0.74 ms, 8 rows 1.65 against 0.76.

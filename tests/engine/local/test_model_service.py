@@ -82,7 +82,8 @@ def loaded(checkpoint: Path) -> type[ModelServiceV4]:
 def test_importing_loads_no_model_library() -> None:
     """S0.11, C10: lazy; never at import."""
     program = (
-        "import sys, app.services.model_loader_v4, app.engine.local.engine, app.engine.checkpoints.formats\n"
+        "import sys, app.services.model_loader_v4, app.engine.local.engine\n"
+        "import app.engine.checkpoints.formats\n"
         "print({'torch', 'transformers', 'llguidance', 'huggingface_hub'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -22,7 +22,7 @@ NEEDED_FLAGS = frozenset(("avx512f", "avx512bw", "avx512vl", "avx512_vnni", "fma
 AMX_FLAGS = frozenset(("amx_tile", "amx_int8"))
 COMPILE_TIMEOUT_S = 60
 _FOLDER = Path(__file__).parent
-_SOURCES = ("few.c", "many.c")
+_SOURCES = ("gemv.c", "gemm.c")
 _OPTIONS = (
     *("-O3", "-fPIC", "-fopenmp", "-mprefer-vector-width=512", "-mfma"),
     *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
