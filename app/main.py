@@ -42,7 +42,7 @@ from app.engine.local.engine import LocalEngine
 from app.engine.local.vision_model import VisionModel
 from app.engine.registry import Assignment, EngineRole, Registry
 from app.services.article_scraper import article_scraper_service
-from app.services.article_writer import ArticleWriter
+from app.services.articles.writer import ArticleWriter
 from app.services.chat import Chat
 from app.services.fetching import FetchPolicy
 from app.services.media import MediaReader

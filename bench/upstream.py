@@ -27,7 +27,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from app.services.article_prompts import OUTLINE_TASK, STYLE_TASK
+from app.services.articles.prompts import OUTLINE_TASK, STYLE_TASK
 
 SUMMARY = {
     "title": "Harbour bridge opens after four years",

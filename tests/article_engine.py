@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from app.core.errors import AppError, EngineUnavailable
 from app.engine.base import Finish, Fitted, GenerateRequest, Item, Status, Text
-from app.services.article_prompts import STYLE_TASK
+from app.services.articles.prompts import STYLE_TASK
 from tests.engines import Gate, pieces_of
 from tests.servers import Frame, Running, frames
 

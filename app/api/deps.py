@@ -17,7 +17,7 @@ from app.core.errors import InvalidInput, UnknownSession
 from app.engine.base import Engine
 from app.engine.registry import Registry
 from app.schemas.summary_v4 import SESSION_ID_PATTERN
-from app.services.article_writer import ArticleWriter
+from app.services.articles.writer import ArticleWriter
 from app.services.chat import Chat
 from app.services.summarizer import Summarizer
 from app.stream.event import Event

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from app.engine.base import GenerateRequest, Item
-from app.services.article_prompts import OUTLINE_TASK, STYLE_TASK
+from app.services.articles.prompts import OUTLINE_TASK, STYLE_TASK
 from tests.engines import SUMMARY_TEXT, Gate, ScriptedEngine, pieces_of
 
 Script = Sequence[str | Item | Gate | Exception]

@@ -787,7 +787,7 @@ def test_on_a_gpu_device_and_type_are_handed_on_and_memory_is_its_own_business(
 def test_whether_there_is_a_gpu_is_asked_without_importing_torch() -> None:
     """C10: DEVICE_MAP=auto is the default; a health probe must not cost 300 MB."""
     program = (
-        "import sys\nfrom app.services import model_reading\n"
+        "import sys\nfrom app.engine.checkpoints import load as model_reading\n"
         "model_reading.metadata.version = lambda name: '2.13.0+cpu'\n"
         "print(model_reading.on_gpu('auto'), 'torch' in sys.modules)"
     )

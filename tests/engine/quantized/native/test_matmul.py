@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from app.engine.quantized.int4_layout import GROUP
-from app.engine.quantized.native import products
+from app.engine.quantized.native import matmul
 from app.engine.quantized.native.library import library
 from tests.packed_models import NATIVE, error, kernels_of
 
@@ -43,8 +43,8 @@ class Eight:
         self.amx = kernels_of(layout).native == "amx"
 
     def __call__(self, rows: Tensor) -> Tensor:
-        packed = products.pack_int8(self.levels)
-        return products.int8_product(rows, packed, self.scales, amx=self.amx)
+        packed = matmul.pack_int8(self.levels)
+        return matmul.int8_product(rows, packed, self.scales, amx=self.amx)
 
 
 class Four:
@@ -60,8 +60,8 @@ class Four:
         self.amx = kernels_of(layout).native == "amx"
 
     def __call__(self, rows: Tensor) -> Tensor:
-        packed = products.pack_int4(self.levels)
-        return products.int4_product(rows, packed, self.lines, amx=self.amx)
+        packed = matmul.pack_int4(self.levels)
+        return matmul.int4_product(rows, packed, self.lines, amx=self.amx)
 
 
 @pytest.mark.parametrize("count", [*COUNTS, BEYOND_A_CHUNK])
@@ -109,12 +109,12 @@ def test_nothing_is_written_beside_the_rows(layout: str, count: int) -> None:
         room = torch.full((count + 2, OUT), 7.0, dtype=torch.bfloat16)
         out = room[1:-1].data_ptr()
         if isinstance(weights, Eight):
-            packed, scales = products.pack_int8(weights.levels), weights.scales
+            packed, scales = matmul.pack_int8(weights.levels), weights.scales
             given = (rows.data_ptr(), packed.data_ptr(), None, scales.data_ptr(), out)
         else:
-            packed, scales = products.pack_int4(weights.levels), weights.lines
+            packed, scales = matmul.pack_int4(weights.levels), weights.lines
             given = (rows.data_ptr(), packed.data_ptr(), scales.data_ptr(), None, out)
-            if count <= products.FEW_ROWS:
+            if count <= matmul.FEW_ROWS:
                 few = partial(loaded.int4_few, rows.data_ptr(), packed.data_ptr())
                 assert few(scales.data_ptr(), out, count, IN, OUT, 2) == 0
         assert loaded.product(*given, count, IN, OUT, int(weights.amx), 2) == 0
@@ -124,10 +124,10 @@ def test_nothing_is_written_beside_the_rows(layout: str, count: int) -> None:
 
 def test_what_does_not_fit_is_refused(layout: str) -> None:
     """C12: a wrong size would be read beyond its end."""
-    eight, four = products.pack_int8(levels_of(-9, 9)), products.pack_int4(levels_of(0, 15))
+    eight, four = matmul.pack_int8(levels_of(-9, 9)), matmul.pack_int4(levels_of(0, 15))
     lines, scales = Four(layout).lines, torch.ones(OUT)
-    by_eight = partial(products.int8_product, amx=layout == "amx")
-    by_four = partial(products.int4_product, amx=layout == "amx")
+    by_eight = partial(matmul.int8_product, amx=layout == "amx")
+    by_four = partial(matmul.int4_product, amx=layout == "amx")
     for call in (
         lambda: by_eight(torch.ones(2, IN - 1), eight, scales),
         lambda: by_eight(torch.ones(2, IN), eight, scales[1:]),

@@ -33,10 +33,10 @@ from app.core.errors import (
     Unsupported,
 )
 from app.engine.base import Engine, require_engine
-from app.services.article_outline import OUTLINE_SCHEMA, SECTIONS, read_outline
-from app.services.article_prompts import outline_prompt, section_prompt, style_prompt
+from app.services.articles.code_fence import Unwrapped
+from app.services.articles.outline import OUTLINE_SCHEMA, SECTIONS, read_outline
+from app.services.articles.prompts import outline_prompt, section_prompt, style_prompt
 from app.services.call_llm import call_llm, llm_request
-from app.services.unwrapped import Unwrapped
 from app.stream.event import Draft
 
 OUTLINE_ATTEMPTS = 3

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.unwrapped import Unwrapped
+from app.services.articles.code_fence import Unwrapped
 
 WHOLE = {
     "\n\n  # Title\n\nHello there.  \n\n\n": "# Title\n\nHello there.",

@@ -17,8 +17,8 @@ from app.core.errors import (
 )
 from app.engine.base import Finish, Fitted, GenerateRequest, Item, Reasoning, Status, Text
 from app.engine.extractive.engine import ExtractiveEngine
-from app.services.article_outline import MAX_ANSWER_CHARS, OUTLINE_SCHEMA, read_outline
-from app.services.article_writer import ArticleWriter
+from app.services.articles.outline import MAX_ANSWER_CHARS, OUTLINE_SCHEMA, read_outline
+from app.services.articles.writer import ArticleWriter
 from app.services.call_llm import call_llm
 from app.stream.event import Draft
 from tests.article_engine import ARTICLE, OUTLINE, TITLES, TOPIC, ArticleEngine, Step, section_text
