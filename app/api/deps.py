@@ -18,7 +18,7 @@ from app.engine.base import Engine
 from app.engine.registry import Registry
 from app.schemas.summary_v4 import SESSION_ID_PATTERN
 from app.services.articles.writer import ArticleWriter
-from app.services.chat import Chat
+from app.services.chat.request import Chat
 from app.services.summarizer import Summarizer
 from app.stream.event import Event
 from app.stream.log import Header
