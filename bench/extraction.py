@@ -23,8 +23,8 @@ from pathlib import Path
 import trafilatura
 
 from app.core.errors import ScrapeFailed
-from app.services.charset import decode_text
-from app.services.extraction import read_article
+from app.services.extraction.article import read_article
+from app.services.extraction.charset import decode_text
 from app.services.fetching import Page
 
 SHINGLE_TOKENS = 4

@@ -20,7 +20,7 @@ from cachetools import TTLCache
 
 from app.core.errors import ScrapeFailed
 from app.services.addresses import read_url
-from app.services.extraction import Article, read_article
+from app.services.extraction.article import Article, read_article
 from app.services.fetching import FetchPolicy, Resolve, fetch, resolve_name
 from app.services.refusals import timed_out
 

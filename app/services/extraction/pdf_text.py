@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from app.services.charset import clean_text
+from app.services.extraction.charset import clean_text
 from app.services.refusals import no_article
 
 if TYPE_CHECKING:

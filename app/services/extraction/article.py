@@ -19,11 +19,11 @@ import lxml.etree  # type: ignore[import-untyped]  # ships no types
 import lxml.html  # type: ignore[import-untyped]  # ships no types
 
 from app.engine.text.sentences import count_words, looks_english, split_sentences
-from app.services.charset import clean_text, decode_text
+from app.services.extraction.charset import clean_text, decode_text
+from app.services.extraction.markup import is_parsable
+from app.services.extraction.page_metadata import PageMetadata, iso_date, read_metadata
+from app.services.extraction.pdf_text import read_pdf
 from app.services.fetching import Page
-from app.services.markup import is_parsable
-from app.services.page_metadata import PageMetadata, iso_date, read_metadata
-from app.services.pdf_text import read_pdf
 from app.services.refusals import no_article
 
 # trafilatura takes 1 s for 20,000 elements, 4 if they are 240 deep; articles have a few thousand.

@@ -15,8 +15,8 @@ from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 import app.web
 from app.core.errors import ScrapeFailed
-from app.services.charset import decode_text
-from app.services.extraction import Article, read_article
+from app.services.extraction.article import Article, read_article
+from app.services.extraction.charset import decode_text
 from app.services.fetching import Page
 from tests.services.origin import PARAGRAPHS, article_html
 

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import Any
 
-from app.services.charset import clean_text
+from app.services.extraction.charset import clean_text
 
 MAX_TAGS = 20
 MAX_VALUE_CHARS = 300

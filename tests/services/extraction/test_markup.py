@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import ScrapeFailed
-from app.services.extraction import read_article
+from app.services.extraction.article import read_article
+from app.services.extraction.markup import MAX_ATTRIBUTES, is_parsable
 from app.services.fetching import Page
-from app.services.markup import MAX_ATTRIBUTES, is_parsable
 
 MANY = " ".join(f"a{number}" for number in range(200_000))
 WORDS = "The harbour bridge opened on Monday after four years of work. " * 5
