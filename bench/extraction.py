@@ -25,7 +25,7 @@ import trafilatura
 from app.core.errors import ScrapeFailed
 from app.services.extraction.article import read_article
 from app.services.extraction.charset import decode_text
-from app.services.fetching import Page
+from app.services.fetching.fetch import Page
 
 SHINGLE_TOKENS = 4
 _TOKEN = re.compile(r"\w+")

@@ -19,10 +19,10 @@ import structlog
 from cachetools import TTLCache
 
 from app.core.errors import ScrapeFailed
-from app.services.addresses import read_url
 from app.services.extraction.article import Article, read_article
-from app.services.fetching import FetchPolicy, Resolve, fetch, resolve_name
-from app.services.refusals import timed_out
+from app.services.fetching.addresses import read_url
+from app.services.fetching.errors import timed_out
+from app.services.fetching.fetch import FetchPolicy, Resolve, fetch, resolve_name
 
 # Extraction holds the GIL most of the time: more threads would only slow the event loop down.
 READING_THREADS = 2

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from app.core.errors import AppError, InvalidInput, ScrapeFailed
-from app.services.fetching import FetchPolicy, Page, fetch
+from app.services.fetching.fetch import FetchPolicy, Page, fetch
 from app.services.image_files import IMAGE_KINDS, encode_image, encode_pixels
 from app.services.video_frames import sample_frames
 

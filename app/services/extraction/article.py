@@ -23,8 +23,8 @@ from app.services.extraction.charset import clean_text, decode_text
 from app.services.extraction.markup import is_parsable
 from app.services.extraction.page_metadata import PageMetadata, iso_date, read_metadata
 from app.services.extraction.pdf_text import read_pdf
-from app.services.fetching import Page
-from app.services.refusals import no_article
+from app.services.fetching.errors import no_article
+from app.services.fetching.fetch import Page
 
 # trafilatura takes 1 s for 20,000 elements, 4 if they are 240 deep; articles have a few thousand.
 MAX_ELEMENTS = 30_000

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from app.services.extraction.charset import clean_text
-from app.services.refusals import no_article
+from app.services.fetching.errors import no_article
 
 if TYPE_CHECKING:
     from pypdf import PdfReader

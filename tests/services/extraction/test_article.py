@@ -17,7 +17,7 @@ import app.web
 from app.core.errors import ScrapeFailed
 from app.services.extraction.article import Article, read_article
 from app.services.extraction.charset import decode_text
-from app.services.fetching import Page
+from app.services.fetching.fetch import Page
 from tests.services.origin import PARAGRAPHS, article_html
 
 URL = "https://news.example/ferry"

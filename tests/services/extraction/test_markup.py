@@ -12,7 +12,7 @@ import pytest
 from app.core.errors import ScrapeFailed
 from app.services.extraction.article import read_article
 from app.services.extraction.markup import MAX_ATTRIBUTES, is_parsable
-from app.services.fetching import Page
+from app.services.fetching.fetch import Page
 
 MANY = " ".join(f"a{number}" for number in range(200_000))
 WORDS = "The harbour bridge opened on Monday after four years of work. " * 5

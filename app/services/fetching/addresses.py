@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import idna
 
-from app.services.refusals import blocked
+from app.services.fetching.errors import blocked
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -20,9 +20,9 @@ from urllib.parse import urljoin
 import certifi
 import httpcore
 
-from app.services.addresses import Target, check_addresses, check_target, read_url
-from app.services.content_coding import ACCEPT_ENCODING, codings_of, decode_content
-from app.services.refusals import (
+from app.services.fetching.addresses import Target, check_addresses, check_target, read_url
+from app.services.fetching.content_coding import ACCEPT_ENCODING, codings_of, decode_content
+from app.services.fetching.errors import (
     connection_failed,
     http_error,
     timed_out,

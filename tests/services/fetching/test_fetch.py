@@ -20,8 +20,8 @@ import pytest
 import zstandard
 
 from app.core.errors import ScrapeFailed
-from app.services.addresses import is_public, read_url
-from app.services.fetching import FetchPolicy, Page, fetch
+from app.services.fetching.addresses import is_public, read_url
+from app.services.fetching.fetch import FetchPolicy, Page, fetch
 from tests.services.origin import Exchange, Origin, on_loopback, redirect, response, serving
 
 LIMIT_S = 10.0

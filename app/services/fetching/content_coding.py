@@ -12,7 +12,7 @@ import brotli  # type: ignore[import-untyped]  # ships no types
 import zstandard
 
 from app.core.errors import ScrapeFailed
-from app.services.refusals import too_large
+from app.services.fetching.errors import too_large
 
 ACCEPT_ENCODING = "gzip, deflate, br, zstd"
 
