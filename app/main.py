@@ -45,7 +45,7 @@ from app.services.article_scraper import article_scraper_service
 from app.services.articles.writer import ArticleWriter
 from app.services.chat.request import Chat
 from app.services.fetching.fetch import FetchPolicy
-from app.services.media import MediaReader
+from app.services.media.reader import MediaReader
 from app.services.model_loader_v4 import ModelServiceV4
 from app.services.summarizer import Summarizer
 from app.stream.log import open_log

@@ -11,7 +11,7 @@ from app.core.errors import GenerationFailed
 from app.engine.base import Reasoning
 from tests.engines import Gate, ScriptedEngine
 from tests.servers import until
-from tests.services.media_files import a_file, opened
+from tests.services.media.files import a_file, opened
 from tests.web.answering import ANSWER, AnsweringEngine, held
 from tests.web.conftest import OpenPage, Serve, Watch
 from tests.web.views import TWO_FRAMES, ask, expect_state

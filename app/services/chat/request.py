@@ -21,7 +21,7 @@ from app.engine.base import (
     require_engine,
 )
 from app.schemas.openai import ChatMessage, ChatRequest, Part
-from app.services.media import MediaPart
+from app.services.media.reader import MediaPart
 
 JSON_OBJECT = {"type": "object"}
 # A function without parameters has none, and not any.

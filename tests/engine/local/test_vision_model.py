@@ -24,8 +24,8 @@ from app.core.errors import EngineUnavailable, Unsupported
 from app.engine.base import Finish, GenerateRequest, Message, Text
 from app.engine.local.engine import LocalEngine
 from app.engine.local.vision_model import CONTEXT_TOKENS, VISION_MODEL_ID, VisionModel
-from app.services.media import MediaPart, MediaReader
-from tests.services.media_files import a_video, data_url
+from app.services.media.reader import MediaPart, MediaReader
+from tests.services.media.files import a_video, data_url
 from tests.vision_checkpoint import make_vision_checkpoint
 from tests.weight_formats import of_this_run
 

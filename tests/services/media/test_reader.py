@@ -21,8 +21,8 @@ from PIL import Image
 
 from app.core.errors import AppError, InvalidInput, ScrapeFailed
 from app.services.fetching.fetch import FetchPolicy, Page, fetch
-from app.services.media import Kind, MediaPart, MediaReader
-from tests.services.media_files import a_file, a_video, data_url, opened
+from app.services.media.reader import Kind, MediaPart, MediaReader
+from tests.services.media.files import a_file, a_video, data_url, opened
 from tests.services.origin import Origin, redirect, response, serving
 
 LIMIT_S = 20.0

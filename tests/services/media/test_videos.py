@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from app.core.errors import InvalidInput
-from app.services.video_frames import decode_with_imageio, decode_with_opencv, sample_frames
-from tests.services.media_files import a_file, a_video, data_url, opened
+from app.services.media.videos import decode_with_imageio, decode_with_opencv, sample_frames
+from tests.services.media.files import a_file, a_video, data_url, opened
+from tests.services.media.test_reader import PARAM, fetched, read, refused
 from tests.services.origin import response, serving
-from tests.services.test_media import PARAM, fetched, read, refused
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +66,7 @@ def test_a_video_is_never_whole_in_memory(kind: str, tmp_path: Path) -> None:
     program = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from app.services.video_frames import sample_frames\n"
+        "from app.services.media.videos import sample_frames\n"
         "for name in ('small', 'large'):\n"
         "    data = (Path(sys.argv[1]) / name).read_bytes()\n"
         "    frames = sample_frames(data, max_frames=16, max_side=512, param='x')\n"

@@ -16,8 +16,8 @@ from typing import Literal
 
 from app.core.errors import AppError, InvalidInput, ScrapeFailed
 from app.services.fetching.fetch import FetchPolicy, Page, fetch
-from app.services.image_files import IMAGE_KINDS, encode_image, encode_pixels
-from app.services.video_frames import sample_frames
+from app.services.media.images import IMAGE_KINDS, encode_image, encode_pixels
+from app.services.media.videos import sample_frames
 
 Kind = Literal["image", "video"]
 
