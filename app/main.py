@@ -47,7 +47,7 @@ from app.services.chat.request import Chat
 from app.services.fetching.fetch import FetchPolicy
 from app.services.media.reader import MediaReader
 from app.services.model_loader_v4 import ModelServiceV4
-from app.services.summarizer import Summarizer
+from app.services.summaries.summarizer import Summarizer
 from app.stream.log import open_log
 from app.stream.sessions import Sessions
 

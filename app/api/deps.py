@@ -19,7 +19,7 @@ from app.engine.registry import Registry
 from app.schemas.summary_v4 import SESSION_ID_PATTERN
 from app.services.articles.writer import ArticleWriter
 from app.services.chat.request import Chat
-from app.services.summarizer import Summarizer
+from app.services.summaries.summarizer import Summarizer
 from app.stream.event import Event
 from app.stream.log import Header
 from app.stream.sessions import Sessions

@@ -17,8 +17,8 @@ from starlette.requests import Request
 
 from app.api.deps import Services, first_event, owner_of_request
 from app.core.errors import ScrapeFailed
-from app.services.sources import Input, Scraper, Source, read_source
-from app.services.summarizer import SummaryTask
+from app.services.summaries.sources import Input, Scraper, Source, read_source
+from app.services.summaries.summarizer import SummaryTask
 from app.stream.event import Draft
 from app.stream.log import Header
 

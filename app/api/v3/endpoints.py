@@ -14,8 +14,8 @@ from app.api.v3.wire import PROSE, prose_events
 from app.api.wire_examples import PROSE_EVENTS
 from app.schemas.summary_v3 import ProseBody
 from app.services.article_scraper import article_scraper_service
-from app.services.prompts import DEFAULT_PROSE_PROMPT
-from app.services.sources import check_input
+from app.services.summaries.prompts import DEFAULT_PROSE_PROMPT
+from app.services.summaries.sources import check_input
 
 router = APIRouter(prefix="/api/v3", tags=["V3 Prose Summarizer"])
 

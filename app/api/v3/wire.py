@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 from app.api.summaries import SummaryAsk, metadata
 from app.core.errors import AppError
-from app.services.sources import Source
+from app.services.summaries.sources import Source
 from app.stream.event import Draft, Event
 
 # The name of this wire form among the kinds of sessions.

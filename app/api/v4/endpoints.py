@@ -17,8 +17,8 @@ from app.api.wire_examples import PATCH_EVENTS, TEXT_EVENTS
 from app.schemas.summary_v4 import SummaryBody
 from app.services.article_scraper import article_scraper_service
 from app.services.model_loader_v4 import ModelServiceV4
-from app.services.prompts import known_style
-from app.services.sources import check_input
+from app.services.summaries.prompts import known_style
+from app.services.summaries.sources import check_input
 
 # The two seams of the plan's test: the scraper is called from here; the class is the one that the
 # local engine calls, whatever name it is reached by.

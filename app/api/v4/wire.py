@@ -8,8 +8,8 @@ from typing import Any
 
 from app.api.summaries import SummaryAsk, metadata
 from app.core.errors import AppError
-from app.services.sources import Source
-from app.services.summary_patches import SummaryPatches
+from app.services.summaries.patches import SummaryPatches
+from app.services.summaries.sources import Source
 from app.stream.event import Draft, Event
 
 # The names of these wire forms among the kinds of sessions.

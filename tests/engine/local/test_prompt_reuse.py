@@ -16,7 +16,7 @@ from app.engine.prompting.fit import encode_prompt
 from app.engine.prompting.template import render
 from app.engine.remote.request import encode_request
 from app.services.model_loader_v4 import ModelServiceV4
-from app.services.prompts import STYLES, prose_prompt, summary_prompt
+from app.services.summaries.prompts import STYLES, prose_prompt, summary_prompt
 from tests.checkpoints import checkpoint, fallback_checkpoint, llama_checkpoint, qwen_checkpoint
 from tests.packed_models import service
 

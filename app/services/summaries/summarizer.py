@@ -25,8 +25,8 @@ from app.engine.base import Engine, Finish, GenerateRequest, Status, Text, requi
 from app.engine.text.compact_json import CompactJson
 from app.engine.text.sentences import read_time_min
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
-from app.services.prompts import prose_prompt, summary_prompt
-from app.services.sources import Source
+from app.services.summaries.prompts import prose_prompt, summary_prompt
+from app.services.summaries.sources import Source
 from app.stream.event import Draft, Event
 from app.stream.memory import MemoryLog
 from app.stream.sessions import Sessions

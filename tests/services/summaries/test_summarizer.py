@@ -15,9 +15,9 @@ from app.api.v4.wire import text_events
 from app.core.errors import InvalidInput, ScrapeFailed
 from app.engine.base import Document
 from app.engine.text.compact_json import CompactJson
-from app.services.prompts import known_style
-from app.services.sources import Input, Source, check_input, read_source
-from app.services.summary_patches import SummaryPatches
+from app.services.summaries.patches import SummaryPatches
+from app.services.summaries.prompts import known_style
+from app.services.summaries.sources import Input, Source, check_input, read_source
 from app.stream.event import Draft
 from tests.engines import ARTICLE, SUMMARY, SUMMARY_TEXT
 
