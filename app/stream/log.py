@@ -135,15 +135,15 @@ def open_log(url: str) -> EventLog:
     """
     scheme, _, rest = url.partition(":")
     if url == "memory:":
-        from app.stream.memory import MemoryLog
+        from app.stream.logs.memory import MemoryLog
 
         return MemoryLog()
     if scheme == "sqlite" and rest:
-        from app.stream.sqlite import SqliteLog
+        from app.stream.logs.sqlite import SqliteLog
 
         return SqliteLog(rest)
     if scheme in ("redis", "rediss", "unix"):
-        from app.stream.redis import RedisLog
+        from app.stream.logs.redis import RedisLog
 
         return RedisLog(url)
     raise ValueError(f"no event log for {scheme!r}: use memory:, sqlite:PATH or redis://HOST:PORT")

@@ -11,7 +11,7 @@ import pytest
 from app.core.errors import EventsGone, UnknownSession
 from app.stream.event import Draft
 from app.stream.log import EventLog, Header, open_log
-from app.stream.memory import MemoryLog
+from app.stream.logs.memory import MemoryLog
 from tests.redis_server import redis_server, redis_url
 
 __all__ = ["redis_server", "redis_url"]

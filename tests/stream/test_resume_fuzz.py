@@ -15,7 +15,7 @@ from app.stream.event import Draft, Event
 from app.stream.log import Header, open_log
 from app.stream.sessions import Sessions
 from tests.redis_server import redis_server, redis_url
-from tests.stream.writer_program import exact, failure, pieces, started
+from tests.stream.logs.writer_program import exact, failure, pieces, started
 
 __all__ = ["redis_server", "redis_url"]
 

@@ -11,7 +11,7 @@ import pytest
 from app.core.errors import AppError, GenerationFailed, Overloaded, SessionBusy
 from app.stream.event import Draft, Event
 from app.stream.log import Header
-from app.stream.memory import MemoryLog
+from app.stream.logs.memory import MemoryLog
 from app.stream.sessions import Sessions
 
 WAIT_S = 5.0

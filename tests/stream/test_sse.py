@@ -12,7 +12,7 @@ from app.core.errors import AppError
 from app.stream import sse
 from app.stream.event import Draft, Event
 from app.stream.log import Header, open_log
-from app.stream.memory import MemoryLog
+from app.stream.logs.memory import MemoryLog
 from app.stream.sessions import Sessions
 from app.stream.sse import compact_json, frame, stream_response
 

@@ -28,7 +28,7 @@ from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.summaries.prompts import prose_prompt, summary_prompt
 from app.services.summaries.sources import Source
 from app.stream.event import Draft, Event
-from app.stream.memory import MemoryLog
+from app.stream.logs.memory import MemoryLog
 from app.stream.sessions import Sessions
 
 

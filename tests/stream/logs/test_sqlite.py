@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import LogUnavailable
+from app.stream.logs.sqlite import SqliteLog
 from app.stream.sessions import Sessions
-from app.stream.sqlite import SqliteLog
-from tests.stream.test_durable import END, WAIT_S, header, open_server, text
+from tests.stream.logs.test_durable import END, WAIT_S, header, open_server, text
+from tests.stream.logs.writer_program import failure, started
 from tests.stream.test_session import Source, all_events
-from tests.stream.writer_program import failure, started
 
 
 def sizes_bytes(folder: Path) -> int:

@@ -17,7 +17,7 @@ import structlog
 from app.core.errors import AppError, EventsGone, InternalError, LogUnavailable, UnknownSession
 from app.stream.event import Data, Draft
 from app.stream.log import Header, Page
-from app.stream.memory import MemoryLog
+from app.stream.logs.memory import MemoryLog
 
 log = structlog.get_logger(__name__)
 

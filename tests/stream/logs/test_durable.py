@@ -13,11 +13,11 @@ import pytest
 from app.core.errors import SessionBusy
 from app.stream.event import Draft, Event
 from app.stream.log import EventLog, Header, open_log
-from app.stream.memory import KEPT_EVENTS
+from app.stream.logs.memory import KEPT_EVENTS
 from app.stream.sessions import Sessions
 from tests.redis_server import redis_server, redis_url
+from tests.stream.logs.writer_program import failure
 from tests.stream.test_session import Source, all_events, texts
-from tests.stream.writer_program import failure
 
 __all__ = ["redis_server", "redis_url"]
 

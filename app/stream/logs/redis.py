@@ -20,8 +20,8 @@ from redis.exceptions import AuthenticationError, NoScriptError, OutOfMemoryErro
 from app.core.errors import AppError, EventsGone, LogUnavailable
 from app.stream.event import Event
 from app.stream.log import Header, Page, not_kept
-from app.stream.mirror import Mirror, Mirrors
-from app.stream.redis_scripts import (
+from app.stream.logs.mirror import Mirror, Mirrors
+from app.stream.logs.redis_scripts import (
     APPEND,
     ATTEND,
     ATTENDED,
@@ -35,7 +35,7 @@ from app.stream.redis_scripts import (
     SWEEP,
     Script,
 )
-from app.stream.writethrough import Append, WriteThroughLog, Written, unpack
+from app.stream.logs.write_through import Append, WriteThroughLog, Written, unpack
 
 CONNECT_TIMEOUT_S = 2.0
 COMMAND_TIMEOUT_S = 5.0

@@ -11,10 +11,10 @@ import pytest
 from app.core.errors import EventsGone, LogUnavailable, UnknownSession
 from app.stream.event import Event
 from app.stream.log import Header, open_log
-from app.stream.redis import KEPT_EVENTS, RedisLog
+from app.stream.logs.redis import KEPT_EVENTS, RedisLog
 from app.stream.sessions import Sessions
 from tests.redis_server import RedisServer, redis_server, redis_url, running_redis
-from tests.stream.test_durable import END, WAIT_S, follow, header, open_server, text
+from tests.stream.logs.test_durable import END, WAIT_S, follow, header, open_server, text
 from tests.stream.test_session import Source, all_events, texts
 
 __all__ = ["redis_server", "redis_url"]

@@ -71,7 +71,7 @@ async def main(url: str, seed: str) -> None:
 def started(url: str, seed: str) -> subprocess.Popen[str]:
     """Start this program; its lines can be read."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.stream.writer_program", url, seed],
+        [sys.executable, "-m", "tests.stream.logs.writer_program", url, seed],
         stdout=subprocess.PIPE,
         text=True,
     )

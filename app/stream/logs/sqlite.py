@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 from app.core.errors import AppError, EventsGone, LogUnavailable
 from app.stream.event import Event
 from app.stream.log import Header, Page, not_kept
-from app.stream.processes import alive, enter, leave
-from app.stream.sqlite_file import open_file, transaction
-from app.stream.writethrough import Append, Packed, WriteThroughLog, Written, unpack
+from app.stream.logs.processes import alive, enter, leave
+from app.stream.logs.sqlite_file import open_file, transaction
+from app.stream.logs.write_through import Append, Packed, WriteThroughLog, Written, unpack
 
 # How soon a follower sees what another process wrote, and a session that it was stopped there.
 POLL_S = 0.05

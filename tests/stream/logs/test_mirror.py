@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.stream.event import Event
-from app.stream.mirror import MIRRORED_EVENTS, MIRRORED_RUNS, Mirror, Mirrors
+from app.stream.logs.mirror import MIRRORED_EVENTS, MIRRORED_RUNS, Mirror, Mirrors
 
 
 def events(first: int, last: int) -> list[Event]:
