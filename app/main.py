@@ -17,13 +17,14 @@ import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import docs, health, pages
+from app.api import health, pages
 from app.api.deps import Services
+from app.api.docs import pages as docs
+from app.api.docs.openapi import DESCRIPTION, SERVERS, TAGS, install_description, operation_id
 from app.api.jobs import endpoints as jobs
 from app.api.jobs.wire import JOB, job_failure
 from app.api.openai import endpoints as openai
 from app.api.openai.wire import CHAT, chat_closing, chat_failure
-from app.api.openapi import DESCRIPTION, SERVERS, TAGS, install_description, operation_id
 from app.api.sessions import endpoints as sessions_api
 from app.api.v3 import endpoints as v3
 from app.api.v3.wire import PROSE, prose_failure

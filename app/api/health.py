@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from app.api.deps import ServicesDep
-from app.api.openapi import error_responses
+from app.api.docs.openapi import error_responses
 from app.schemas.answers import HealthAnswer, ReadyAnswer
 
 router = APIRouter(tags=["Health"])

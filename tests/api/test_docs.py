@@ -18,9 +18,9 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from app.api.curl import BASE
-from app.api.examples import PAGE
-from app.api.openapi import TAGS
+from app.api.docs.curl import BASE
+from app.api.docs.openapi import TAGS
+from app.api.docs.requests import PAGE
 from app.core.errors import GenerationFailed
 from app.engine.base import Status
 from app.main import create_app

@@ -22,9 +22,9 @@ from app.api.deps import (
     respond,
     resume_point,
 )
+from app.api.docs.openapi import error_responses, sse_responses
 from app.api.jobs.state import fold
 from app.api.jobs.wire import JOB, JOB_EVENTS, JobEvents
-from app.api.openapi import error_responses, sse_responses
 from app.core.errors import InvalidInput, UnknownSession
 from app.schemas.jobs import EXAMPLE_TOPIC, JobBody, JobState, StartedAnswer
 from app.schemas.summary_v4 import SESSION_ID_PATTERN

@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app.api.deps import Services, ServicesDep, first_event, owner_of_request, respond, resume
-from app.api.examples import CHAT as CHAT_REQUESTS
-from app.api.examples import body_examples
+from app.api.docs.openapi import chat_responses, openai_error_responses
+from app.api.docs.requests import CHAT as CHAT_REQUESTS
+from app.api.docs.requests import body_examples
 from app.api.openai.fold import Fold, error_of
 from app.api.openai.wire import CHAT, ChatAnswer
-from app.api.openapi import chat_responses, openai_error_responses
 from app.core.errors import AppError, Cancelled, InvalidInput
 from app.schemas.answers import ModelAnswer, ModelListAnswer
 from app.schemas.openai import ChatRequest

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.deps import ServicesDep, checked_session_id, owner_of_request, replay, resume_point
-from app.api.examples import SESSION_ID
-from app.api.openapi import openai_error_responses, sse_responses
-from app.api.wire_examples import PATCH_EVENTS
+from app.api.docs.frames import PATCH_EVENTS
+from app.api.docs.openapi import openai_error_responses, sse_responses
+from app.api.docs.requests import SESSION_ID
 from app.schemas.answers import CancelAnswer
 
 router = APIRouter(tags=["Sessions"])

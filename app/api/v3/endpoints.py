@@ -7,11 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.deps import ServicesDep, respond, resume
-from app.api.examples import PROSE_STREAM, body_examples
-from app.api.openapi import sse_responses
+from app.api.docs.frames import PROSE_EVENTS
+from app.api.docs.openapi import sse_responses
+from app.api.docs.requests import PROSE_STREAM, body_examples
 from app.api.summaries import SummaryAsk, open_summary
 from app.api.v3.wire import PROSE, prose_events
-from app.api.wire_examples import PROSE_EVENTS
 from app.schemas.summary_v3 import ProseBody
 from app.services.article_scraper import article_scraper_service
 from app.services.summaries.prompts import DEFAULT_PROSE_PROMPT

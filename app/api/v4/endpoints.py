@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.deps import ServicesDep, respond, resume
-from app.api.examples import PATCH_STREAM, TEXT_STREAM, body_examples
-from app.api.openapi import sse_responses
+from app.api.docs.frames import PATCH_EVENTS, TEXT_EVENTS
+from app.api.docs.openapi import sse_responses
+from app.api.docs.requests import PATCH_STREAM, TEXT_STREAM, body_examples
 from app.api.summaries import SummaryAsk, open_summary, page_was_read
 from app.api.v4.wire import PATCHES, TEXT, patch_events, text_events
-from app.api.wire_examples import PATCH_EVENTS, TEXT_EVENTS
 from app.schemas.summary_v4 import SummaryBody
 from app.services.article_scraper import article_scraper_service
 from app.services.model_loader_v4 import ModelServiceV4

@@ -12,9 +12,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app.api.curl import curl, curl_of
-from app.api.examples import TEXT_STREAM
-from app.api.wire_examples import CHAT_ANSWER, CHAT_EVENTS, HEARTBEAT, Examples
+from app.api.docs.curl import curl, curl_of
+from app.api.docs.frames import CHAT_ANSWER, CHAT_EVENTS, HEARTBEAT, Examples
+from app.api.docs.requests import TEXT_STREAM
 from app.schemas.answers import ErrorAnswer, OpenAIErrorAnswer
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
