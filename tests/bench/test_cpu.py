@@ -1,4 +1,4 @@
-"""`bench.cpu` as one runs it, on a shape so small that only what it says about itself is tested."""
+"""`bench.cpu.__main__` as one runs it, on a shape so small that only what it says about itself is tested."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.ceilings import decode_bytes, prefill_operations
-from bench.cpu import options
-from bench.cpu_checkpoint import Shape, article
-from bench.cpu_table import lines, summarize
-from bench.gguf_file import Q4_0, Q6_K, blocks
+from bench.cpu.__main__ import options
+from bench.cpu.ceilings import decode_bytes, prefill_operations
+from bench.cpu.checkpoint import Shape, article
+from bench.cpu.gguf_file import Q4_0, Q6_K, blocks
+from bench.cpu.table import lines, summarize
 
 # Several processes import torch, one after the other.
 pytestmark = pytest.mark.timeout(120)
@@ -34,7 +34,7 @@ def bench(*options: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the command on the toy shape, all its files in `folder`."""
     return subprocess.run(
         [
-            *(sys.executable, "-m", "bench.cpu", *TOY, *options),
+            *(sys.executable, "-m", "bench.cpu.__main__", *TOY, *options),
             *("--folder", str(folder), "--out", str(folder / "cpu.json")),
         ],
         cwd=ROOT,

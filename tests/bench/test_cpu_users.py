@@ -1,4 +1,4 @@
-"""What `bench.cpu` says of several users at once, on scripted streams: counts, gaps, who leaves."""
+"""What `bench.cpu.__main__` says of several users at once, on scripted streams: counts, gaps, who leaves."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from app.core.errors import GenerationFailed
 from app.engine.base import Finish, Fitted, GenerateRequest, Message
 from app.engine.local.engine import LocalEngine
-from bench.cpu_process import peak_bytes, reset_peak
-from bench.cpu_users import CountingLoader, Trace, User, beside, join, measure_users, together
-from bench.cpu_variants import OTHER
+from bench.cpu.process import peak_bytes, reset_peak
+from bench.cpu.users import CountingLoader, Trace, User, beside, join, measure_users, together
+from bench.cpu.variants import OTHER
 
 BLOCK_BYTES = 1 << 27
 

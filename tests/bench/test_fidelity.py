@@ -1,4 +1,4 @@
-"""`bench.fidelity` as one runs it, on a toy: what it says of itself, and that it can say no."""
+"""`bench.fidelity.__main__` as one runs it, on a toy: what it says of itself, and that it can say no."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench.fidelity_formats import damage, variants
-from bench.fidelity_generate import NEAR_STEPS, Reference, compare
-from bench.fidelity_scores import FIRST, Comparison, Window, cut
-from bench.fidelity_table import checks, lines
-from bench.fidelity_training import read_corpus
+from bench.fidelity.formats import damage, variants
+from bench.fidelity.generate import NEAR_STEPS, Reference, compare
+from bench.fidelity.scores import FIRST, Comparison, Window, cut
+from bench.fidelity.table import checks, lines
+from bench.fidelity.training import read_corpus
 
 # Two processes that import torch; the first one also trains.
 pytestmark = pytest.mark.timeout(600)
@@ -49,7 +49,7 @@ def bench(folder: Path, *options: str) -> Ran:
     out = folder / "fidelity.json"
     shown = subprocess.run(
         [
-            *(sys.executable, "-m", "bench.fidelity", *TOY, *options),
+            *(sys.executable, "-m", "bench.fidelity.__main__", *TOY, *options),
             *("--folder", str(folder), "--out", str(out)),
         ],
         cwd=ROOT,

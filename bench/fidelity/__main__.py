@@ -6,7 +6,7 @@ weights alone), and through the server's own loop (cache, attention, kept prompt
 forced tokens). Compares greedy text with that of `generate`. Prints a table and what must hold;
 the exit status is 1 if something does not. `bench/README.md` says how to read it.
 
-    python -m bench.fidelity [--quick] [--formats int8,int4] [--steps 800 | --minutes 6] [--retrain]
+    python -m bench.fidelity.__main__ [--quick] [--formats int8,int4] [--steps 800 | --minutes 6] [--retrain]
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.fidelity_table import EXACT, checks, lines
-from bench.fidelity_training import Corpus, Training, joined_ids, read_corpus, trained
+from bench.fidelity.table import EXACT, checks, lines
+from bench.fidelity.training import Corpus, Training, joined_ids, read_corpus, trained
 
 if TYPE_CHECKING:
-    from bench.fidelity_formats import Loading
-    from bench.fidelity_scores import Window
+    from bench.fidelity.formats import Loading
+    from bench.fidelity.scores import Window
 
 FOLDER = Path("bench/out/fidelity")
 QUICK = Training(
@@ -86,9 +86,9 @@ def training_of(chosen: argparse.Namespace) -> Training:
 
 def windows_of(chosen: argparse.Namespace, corpus: Corpus, loading: Loading) -> list[Window]:
     """Return the held-out texts with their float32 logits."""
-    from bench.fidelity_formats import load
-    from bench.fidelity_path import PROMPT_TOKENS
-    from bench.fidelity_scores import Window, cut, forward
+    from bench.fidelity.formats import load
+    from bench.fidelity.path import PROMPT_TOKENS
+    from bench.fidelity.scores import Window, cut, forward
 
     model, tokenizer = load(loading, EXACT)
     ids = joined_ids(tokenizer, corpus.held_out)
@@ -109,10 +109,10 @@ def measure(
     """Return what one format gives: rows, JSON, and greedy texts where those are compared."""
     from app.engine.prompting.fit import end_ids
     from app.engine.structured.grammar import Vocabulary
-    from bench.fidelity_formats import damage, load
-    from bench.fidelity_loop import loop_of
-    from bench.fidelity_path import fast_forward, greedy, read
-    from bench.fidelity_scores import Comparison, forward
+    from bench.fidelity.formats import damage, load
+    from bench.fidelity.loop import loop_of
+    from bench.fidelity.path import fast_forward, greedy, read
+    from bench.fidelity.scores import Comparison, forward
 
     model, tokenizer = load(loading, variant)
     if chosen.damage and variant.startswith("int"):
@@ -147,8 +147,8 @@ def compare_greedy(
     `between`: those of `generate` in the one format against those in the other.
     """
     from app.engine.prompting.fit import end_ids
-    from bench.fidelity_formats import load
-    from bench.fidelity_generate import compare, generated
+    from bench.fidelity.formats import load
+    from bench.fidelity.generate import compare, generated
 
     references = {}
     for name in texts:
@@ -186,7 +186,7 @@ def title_of(chosen: argparse.Namespace, about: dict[str, Any], exact: float) ->
 def measure_all(chosen: argparse.Namespace, packed: Path) -> dict[str, Any]:
     """Train if need be, measure every format, and return the record."""
     from app.engine.quantized.kernels import find_kernels
-    from bench.fidelity_formats import Loading, variants
+    from bench.fidelity.formats import Loading, variants
 
     names = variants(chosen.formats.split(",") if chosen.formats else None)
     training = training_of(chosen)
@@ -214,7 +214,7 @@ def measure_all(chosen: argparse.Namespace, packed: Path) -> dict[str, Any]:
 
 def perplexity(windows: list[Window]) -> float:
     """Return the model's own, in float32."""
-    from bench.fidelity_scores import Comparison
+    from bench.fidelity.scores import Comparison
 
     own = Comparison()
     for window in windows:

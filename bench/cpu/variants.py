@@ -1,4 +1,4 @@
-"""The variants that `bench.cpu` compares, each measured in a process that runs nothing else.
+"""The variants that `bench.cpu.__main__` compares, each measured in a process that runs nothing else.
 
 A variant loads, runs one short generation to warm up, and is then timed once. The plan and Precis
 get the same messages and the same grammar. Heavy libraries are imported where they are used.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cpu_process import peak_bytes
+from bench.cpu.process import peak_bytes
 
 if TYPE_CHECKING:
     from app.engine.base import GenerateRequest
@@ -84,7 +84,7 @@ def measure(name: str, task: Task) -> dict[str, Any]:
         found = _plan(task)
     elif name.startswith("llama"):
         # llama.cpp lives in an environment without the libraries of the others.
-        from bench.cpu_llama import llama
+        from bench.cpu.llama import llama
 
         found = llama(task, flash_attention=name == "llama-flash")
     else:
@@ -103,7 +103,7 @@ async def _precis(task: Task, weights: str) -> dict[str, Any]:
     """Run the server's own engine and loader, without HTTP."""
     from app.engine.local.engine import LocalEngine
     from app.services.model_loader_v4 import ModelServiceV4
-    from bench.cpu_users import CountingLoader, measure_users
+    from bench.cpu.users import CountingLoader, measure_users
 
     ModelServiceV4.configure(
         model_id=str(task.model),
@@ -186,7 +186,7 @@ def _request(
     """
     from app.engine.base import GenerateRequest, Message
     from app.engine.prompting.template import render, tokens_of
-    from bench.cpu_checkpoint import article
+    from bench.cpu.checkpoint import article
 
     def count(text: str) -> int:
         return len(tokens_of(tokenizer, render(tokenizer, (Message("user", opening + text),))))

@@ -3,7 +3,7 @@
 Runs where `gguf` and numpy are installed. Linear maps and the embedding are Q4_0, the head is Q6_K,
 norms are float32; the vocabulary is made up, since nothing is tokenized.
 
-    python -m bench.gguf_file FILE LAYERS HIDDEN INTERMEDIATE HEADS VOCABULARY
+    python -m bench.cpu.gguf_file FILE LAYERS HIDDEN INTERMEDIATE HEADS VOCABULARY
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cpu_checkpoint import Shape, require_disk
+from bench.cpu.checkpoint import Shape, require_disk
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,4 +1,4 @@
-"""The tables of `bench.cpu`: medians over the rounds, ratios, and the distance to the ceilings.
+"""The tables of `bench.cpu.__main__`: medians over the rounds, ratios, and the distance to the ceilings.
 
 Plain arithmetic on what the processes reported; measures nothing.
 """
@@ -9,8 +9,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.ceilings import WEIGHT_BYTES, decode_bytes, prefill_operations
-from bench.cpu_checkpoint import Shape
+from bench.cpu.ceilings import WEIGHT_BYTES, decode_bytes, prefill_operations
+from bench.cpu.checkpoint import Shape
 
 MEDIANS = (
     "prompt_tokens",

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.cpu_checkpoint import MARKERS, TEMPLATE
+from bench.cpu.checkpoint import MARKERS, TEMPLATE
 
 # Tests repeat themselves; what is under `encodings` is tables; topics are read as the prose they
 # hold.

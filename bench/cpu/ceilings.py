@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.cpu_checkpoint import Shape
+from bench.cpu.checkpoint import Shape
 
 MATRIX_ROWS = 1024
 MIN_REPEATS = 3

@@ -5,7 +5,7 @@ then runs every variant in a process of its own on the same cores, one after the
 `--rounds` times over. Prints medians, the ratios to the plan and to llama.cpp, and how far prefill
 and decode are from what the machine can do; `bench/README.md` says how to read it.
 
-    python -m bench.cpu [--quick] [--rounds 2] [--variants plan,precis,llama] [--formats int8,int4]
+    python -m bench.cpu.__main__ [--quick] [--rounds 2] [--variants plan,precis,llama] [--formats int8,int4]
         [--users 4]
 """
 
@@ -20,11 +20,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.cpu_checkpoint import Shape, make_checkpoint
-from bench.cpu_llama import CONTEXT_TOKENS
-from bench.cpu_process import run
-from bench.cpu_table import lines, summarize
-from bench.cpu_variants import NotAvailable, Task, measure
+from bench.cpu.checkpoint import Shape, make_checkpoint
+from bench.cpu.llama import CONTEXT_TOKENS
+from bench.cpu.process import run
+from bench.cpu.table import lines, summarize
+from bench.cpu.variants import NotAvailable, Task, measure
 
 FOLDER = Path("bench/out")
 PEERS = Path(".venv-peers/bin/python")
@@ -157,7 +157,7 @@ def process(
     chosen: argparse.Namespace, arguments: list[str], variant: str, python: str = sys.executable
 ) -> dict[str, Any]:
     """Run one part of the work in a process of its own, and return its answer."""
-    command = [python, "-m", "bench.cpu", *arguments, "--variant", variant]
+    command = [python, "-m", "bench.cpu.__main__", *arguments, "--variant", variant]
     return {"variant": variant} | run(command, timeout_s=chosen.timeout_s)
 
 
@@ -166,7 +166,7 @@ def refusal(chosen: argparse.Namespace, shape: Shape, variant: str) -> str | Non
     from app.engine.checkpoints.formats import FORMATS, need_bytes
     from app.engine.checkpoints.headers import read_checkpoint
     from app.engine.checkpoints.memory import available_bytes
-    from bench.gguf_file import file_bytes
+    from bench.cpu.gguf_file import file_bytes
 
     if variant == "plan":
         need = need_bytes(
@@ -199,7 +199,7 @@ def prepare_gguf(chosen: argparse.Namespace, shape: Shape) -> None:
     if file.is_file() or not chosen.peers_python.is_file():
         return
     sizes = (shape.layers, shape.hidden, shape.intermediate, shape.heads, shape.vocabulary)
-    command = [str(chosen.peers_python), "-m", "bench.gguf_file", str(file), *map(str, sizes)]
+    command = [str(chosen.peers_python), "-m", "bench.cpu.gguf_file", str(file), *map(str, sizes)]
     if subprocess.run(command).returncode:
         raise SystemExit("the GGUF file could not be written")
 

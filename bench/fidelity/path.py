@@ -13,8 +13,8 @@ from app.engine.decoding.decoder import Decoder
 from app.engine.decoding.limits import ALONE_TOKENS
 from app.engine.decoding.sampling import Processor
 from app.engine.structured.grammar import GrammarProcessor, Vocabulary
-from bench.fidelity_loop import Choices, Follow, Known, Running
-from bench.fidelity_scores import Comparison, Window
+from bench.fidelity.loop import Choices, Follow, Known, Running
+from bench.fidelity.scores import Comparison, Window
 
 # Longer than what is read at once, so that a prompt comes in parts.
 PROMPT_TOKENS = ALONE_TOKENS + 64

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from bench.cpu_process import peak_bytes, reset_peak
+from bench.cpu.process import peak_bytes, reset_peak
 
 if TYPE_CHECKING:
     from app.engine.base import Finish, GenerateRequest
