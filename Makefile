@@ -27,7 +27,7 @@ bench: $(VENV)/.installed
 	$(PY) -m bench.streams
 	$(PY) -m bench.failover
 
-# llama.cpp in an environment of its own, for bench.cpu.__main__ to compare with: built here, takes minutes.
+# llama.cpp in an environment of its own, for bench.cpu to compare with: built here, takes minutes.
 PEERS ?= .venv-peers
 # gcc 12 takes the stores of llama.cpp's AMX tile configuration for dead and drops them: SIGILL.
 PEERS_FLAGS ?= -fno-tree-dse -fno-dse

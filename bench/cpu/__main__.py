@@ -5,7 +5,7 @@ then runs every variant in a process of its own on the same cores, one after the
 `--rounds` times over. Prints medians, the ratios to the plan and to llama.cpp, and how far prefill
 and decode are from what the machine can do; `bench/README.md` says how to read it.
 
-    python -m bench.cpu.__main__ [--quick] [--rounds 2] [--variants plan,precis,llama] [--formats int8,int4]
+    python -m bench.cpu [--quick] [--rounds 2] [--variants plan,precis,llama] [--formats int8,int4]
         [--users 4]
 """
 
@@ -117,7 +117,7 @@ def measure_here(chosen: argparse.Namespace, variant: str) -> dict[str, Any]:
     if variant == "checkpoint":
         return {"model": str(make_checkpoint(shape, chosen.folder, chosen.tokenizer))}
     if variant == "ceilings":
-        from bench import ceilings
+        from bench.cpu import ceilings
 
         return ceilings.measure(
             shape,
@@ -157,7 +157,7 @@ def process(
     chosen: argparse.Namespace, arguments: list[str], variant: str, python: str = sys.executable
 ) -> dict[str, Any]:
     """Run one part of the work in a process of its own, and return its answer."""
-    command = [python, "-m", "bench.cpu.__main__", *arguments, "--variant", variant]
+    command = [python, "-m", "bench.cpu", *arguments, "--variant", variant]
     return {"variant": variant} | run(command, timeout_s=chosen.timeout_s)
 
 

@@ -1,4 +1,4 @@
-"""The tables of `bench.cpu.__main__`: medians over the rounds, ratios, and the distance to the ceilings.
+"""The tables of `bench.cpu`: medians over the rounds, ratios, and the distance to the ceilings.
 
 Plain arithmetic on what the processes reported; measures nothing.
 """

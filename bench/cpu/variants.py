@@ -1,4 +1,4 @@
-"""The variants that `bench.cpu.__main__` compares, each measured in a process that runs nothing else.
+"""The variants that `bench.cpu` compares, each measured in a process that runs nothing else.
 
 A variant loads, runs one short generation to warm up, and is then timed once. The plan and Precis
 get the same messages and the same grammar. Heavy libraries are imported where they are used.

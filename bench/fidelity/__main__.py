@@ -6,7 +6,7 @@ weights alone), and through the server's own loop (cache, attention, kept prompt
 forced tokens). Compares greedy text with that of `generate`. Prints a table and what must hold;
 the exit status is 1 if something does not. `bench/README.md` says how to read it.
 
-    python -m bench.fidelity.__main__ [--quick] [--formats int8,int4] [--steps 800 | --minutes 6] [--retrain]
+    python -m bench.fidelity [--quick] [--formats int8,int4] [--steps 800 | --minutes 6] [--retrain]
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The table of `bench.fidelity.__main__` and what must hold: arithmetic on its record, nothing measured."""
+"""The table of `bench.fidelity` and what must hold: arithmetic on its record, nothing measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bench.cpu.__main__` as one runs it, on a shape so small that only what it says about itself is tested."""
+"""`bench.cpu` as one runs it, on a shape so small that only what it says about itself is tested."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bench(*options: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the command on the toy shape, all its files in `folder`."""
     return subprocess.run(
         [
-            *(sys.executable, "-m", "bench.cpu.__main__", *TOY, *options),
+            *(sys.executable, "-m", "bench.cpu", *TOY, *options),
             *("--folder", str(folder), "--out", str(folder / "cpu.json")),
         ],
         cwd=ROOT,

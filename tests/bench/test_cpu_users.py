@@ -1,4 +1,4 @@
-"""What `bench.cpu.__main__` says of several users at once, on scripted streams: counts, gaps, who leaves."""
+"""What `bench.cpu` says of several users at once, on scripted streams: counts, gaps, who leaves."""
 
 from __future__ import annotations
 

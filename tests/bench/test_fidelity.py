@@ -1,4 +1,4 @@
-"""`bench.fidelity.__main__` as one runs it, on a toy: what it says of itself, and that it can say no."""
+"""`bench.fidelity` as one runs it, on a toy: what it says of itself, and that it can say no."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def bench(folder: Path, *options: str) -> Ran:
     out = folder / "fidelity.json"
     shown = subprocess.run(
         [
-            *(sys.executable, "-m", "bench.fidelity.__main__", *TOY, *options),
+            *(sys.executable, "-m", "bench.fidelity", *TOY, *options),
             *("--folder", str(folder), "--out", str(out)),
         ],
         cwd=ROOT,
