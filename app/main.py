@@ -24,7 +24,7 @@ from app.api.docs.openapi import DESCRIPTION, SERVERS, TAGS, install_description
 from app.api.jobs import endpoints as jobs
 from app.api.jobs.wire import JOB, job_failure
 from app.api.openai import endpoints as openai
-from app.api.openai.wire import CHAT, chat_closing, chat_failure
+from app.api.openai.wire import CHAT, chat_failure, chat_trailer
 from app.api.sessions import endpoints as sessions_api
 from app.api.v3 import endpoints as v3
 from app.api.v3.wire import PROSE, prose_failure
@@ -33,15 +33,15 @@ from app.api.v4.wire import PATCHES, TEXT, patch_failure, text_failure
 from app.core.config import Settings
 from app.core.errors import EngineUnavailable, LogUnavailable
 from app.core.logging import configure_logging
-from app.core.middleware import BodyLimit, Defects, Guard, RequestContext
+from app.core.middleware import AuthMiddleware, BodyLimit, RequestContext, ServerErrorMiddleware
 from app.core.responses import install_error_handlers
-from app.core.security import door
+from app.core.security import authenticator
 from app.engine.base import Engine
 from app.engine.extractive.engine import ExtractiveEngine
 from app.engine.local.chat_model import ChatModel
 from app.engine.local.engine import LocalEngine
 from app.engine.local.vision_model import VisionModel
-from app.engine.registry import Assignment, EngineRole, Registry
+from app.engine.registry import EngineRole, EngineSpec, Registry
 from app.services.article_scraper import article_scraper_service
 from app.services.articles.writer import ArticleWriter
 from app.services.chat.request import Chat
@@ -88,8 +88,8 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
             tasks = [
                 beside.create_task(_sweep(parts, settings.sessions_ttl_seconds)),
                 beside.create_task(_forget(settings.sessions_ttl_seconds)),
-                beside.create_task(parts.sessions.tend()),
-                beside.create_task(parts.engines.tend()),
+                beside.create_task(parts.sessions.maintain()),
+                beside.create_task(parts.engines.maintain()),
             ]
             if settings.preload_models and parts.engine.name == "local":
                 tasks.append(beside.create_task(_preload()))
@@ -174,7 +174,7 @@ def _build(settings: Settings, engine: Engine | None) -> Services:
         },
         version=VERSION,
         started_at=int(time.time()),
-        closings={CHAT: chat_closing},
+        trailers={CHAT: chat_trailer},
         linger_s=settings.cancel_after_disconnect_seconds or None,
         heartbeat_s=settings.heartbeat_seconds,
         # A page that cannot be fetched is a status (C2), however long that may take.
@@ -198,15 +198,15 @@ def _fetch_policy(settings: Settings) -> FetchPolicy:
     )
 
 
-def _roles(settings: Settings, engine: Engine | None) -> dict[EngineRole, Assignment]:
+def _roles(settings: Settings, engine: Engine | None) -> dict[EngineRole, EngineSpec]:
     """Say what each role runs on (C6): one given engine, other servers, or models in here."""
     if engine is not None:
-        given = Assignment("given", lambda: engine)
+        given = EngineSpec("given", lambda: engine)
         return {"summary": given, "chat": given, "vision": given}
-    extractive = Assignment("extractive", ExtractiveEngine)
-    roles: dict[EngineRole, Assignment]
+    extractive = EngineSpec("extractive", ExtractiveEngine)
+    roles: dict[EngineRole, EngineSpec]
     if settings.engine_url:
-        remote = Assignment("remote", lambda: _remote(settings))
+        remote = EngineSpec("remote", lambda: _remote(settings))
         roles = {"summary": remote, "chat": remote}
         if _has_vision(settings):
             roles["vision"] = remote
@@ -230,7 +230,7 @@ def _remote(settings: Settings) -> Engine:
     )
 
 
-def _local_roles(settings: Settings) -> dict[EngineRole, Assignment]:
+def _local_roles(settings: Settings) -> dict[EngineRole, EngineSpec]:
     common = {
         "trust_remote_code": settings.trust_remote_code,
         "hf_token": settings.hf_token,
@@ -252,10 +252,10 @@ def _local_roles(settings: Settings) -> dict[EngineRole, Assignment]:
     ChatModel.configure(model_id=chat_id, setting="MODEL_REPO_ID", **common)
     VisionModel.configure(model_id=settings.vision_model_id, setting="VISION_MODEL_ID", **common)
 
-    def assigned(loader: type[ModelServiceV4]) -> Assignment:
-        return Assignment(loader.model_id(), lambda: _local(settings, loader))
+    def assigned(loader: type[ModelServiceV4]) -> EngineSpec:
+        return EngineSpec(loader.model_id(), lambda: _local(settings, loader))
 
-    roles: dict[EngineRole, Assignment] = {"summary": assigned(ModelServiceV4)}
+    roles: dict[EngineRole, EngineSpec] = {"summary": assigned(ModelServiceV4)}
     if _has_vision(settings):
         roles["vision"] = assigned(VisionModel)
     roles["chat"] = assigned(ChatModel)
@@ -291,14 +291,14 @@ def _mount(app: FastAPI, settings: Settings) -> None:
     if settings.enable_v4_structured:
         app.include_router(v4.router)
     # The last one added is the first that a request passes.
-    app.add_middleware(Defects)
+    app.add_middleware(ServerErrorMiddleware)
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_body_bytes,
         # Chats hold images as base64.
         larger={"/v1/chat/completions": settings.max_media_body_bytes},
     )
-    app.add_middleware(Guard, admit=door(settings.api_keys, settings.rate_limit))
+    app.add_middleware(AuthMiddleware, admit=authenticator(settings.api_keys, settings.rate_limit))
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(settings.cors_origins),

@@ -67,7 +67,7 @@ class PacedEngine:
     async def prepare(self) -> None:
         """Always ready."""
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Nothing is to be done."""
 
     async def aclose(self) -> None:

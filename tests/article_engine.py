@@ -129,7 +129,7 @@ class ArticleEngine:
     async def prepare(self) -> None:
         """Nothing to prepare."""
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Nothing is to be done."""
 
     async def aclose(self) -> None:

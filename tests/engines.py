@@ -109,7 +109,7 @@ class ScriptedEngine:
     async def prepare(self) -> None:
         self.prepared = True
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Nothing is to be done."""
 
     async def aclose(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 APP = ROOT / "app"
 
-# Room -> what of app/ it may import, besides core.errors and its own room.
+# DecodeLimits -> what of app/ it may import, besides core.errors and its own room.
 MAY_IMPORT = {
     "app/core": r"app\.core\..*",
     "app/stream": r"",

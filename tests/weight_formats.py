@@ -14,10 +14,10 @@ from typing import Any
 from app.core.errors import AppError
 from app.services.model_loader_v4 import ModelServiceV4
 
-# Formats as V4_WEIGHTS names them, and int4 as it is on torch's kernels: with its int8 twin, and
+# Formats as V4_WEIGHTS names them, and int4 as it is on torch's kernels: with its int8 copy, and
 # where memory is too short for that.
-TWIN, WITHOUT_TWIN = "int4-twin", "int4-without-twin"
-NAMES = ("float32", "bfloat16", "int8", "int4", TWIN, WITHOUT_TWIN)
+INT8_COPY, WITHOUT_INT8_COPY = "int4-int8copy", "int4-without-int8copy"
+NAMES = ("float32", "bfloat16", "int8", "int4", INT8_COPY, WITHOUT_INT8_COPY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class WeightFormat:
     @property
     def native(self) -> bool:
         """Kernels of our own may be used, see NATIVE_KERNELS."""
-        return self.name not in (TWIN, WITHOUT_TWIN)
+        return self.name not in (INT8_COPY, WITHOUT_INT8_COPY)
 
     def loading(
         self, model: Path | str, *, reads_images: bool = False, **named: Any
@@ -69,7 +69,7 @@ class WeightFormat:
         return values | named
 
     def _limit(self, model: Path | str, context_tokens: int | None) -> dict[str, int]:
-        if self.name != WITHOUT_TWIN:
+        if self.name != WITHOUT_INT8_COPY:
             return {}
         need = _need_bytes(str(model), context_tokens)
         return {"memory_limit_bytes": need - 1} if need else {}
@@ -77,7 +77,7 @@ class WeightFormat:
 
 @cache
 def _need_bytes(model: str, context_tokens: int | None) -> int | None:
-    """Return what int4 with its twin needs; None where there is nothing that can be loaded."""
+    """Return what int4 with its int8 copy needs; None where there is nothing that can be loaded."""
 
     class Measured(ModelServiceV4):
         """Loaded once, to be asked."""

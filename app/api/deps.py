@@ -23,7 +23,7 @@ from app.services.summaries.summarizer import Summarizer
 from app.stream.event import Event
 from app.stream.log import Header
 from app.stream.sessions import Sessions
-from app.stream.sse import Closing, stream_response
+from app.stream.sse import Trailer, stream_response
 
 _INDEX = re.compile(r"\d{1,12}")
 
@@ -32,7 +32,7 @@ _INDEX = re.compile(r"\d{1,12}")
 class Services:
     """The long-lived parts of one application.
 
-    `started_at`: Unix seconds. `closings`: for each kind of session, what its wire form sends
+    `started_at`: Unix seconds. `trailers`: for each kind of session, what its wire form sends
     after the terminal event. `hold_s`: how long a response waits for its first event.
     """
 
@@ -46,7 +46,7 @@ class Services:
     roles_info: Callable[[], dict[str, Any]]
     version: str
     started_at: int
-    closings: Mapping[str, Closing]
+    trailers: Mapping[str, Trailer]
     linger_s: float | None
     heartbeat_s: float
     hold_s: float
@@ -125,7 +125,7 @@ def respond(services: Services, header: Header, after: int = -1) -> Response:
         header,
         after,
         heartbeat_s=services.heartbeat_s,
-        closing=services.closings.get(header.kind),
+        trailer=services.trailers.get(header.kind),
     )
 
 

@@ -24,11 +24,13 @@ from app.stream.log import Header
 
 log = structlog.get_logger(__name__)
 
-Encoder = Callable[["SummaryAsk", Source, AsyncGenerator[Draft, None]], AsyncGenerator[Draft, None]]
+Encoder = Callable[
+    ["SummaryRequest", Source, AsyncGenerator[Draft, None]], AsyncGenerator[Draft, None]
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SummaryAsk:
+class SummaryRequest:
     """A request for a summary, checked and complete."""
 
     given: Input
@@ -65,7 +67,7 @@ class SummaryAsk:
         return round((time.perf_counter() - self.started_s) * 1000, 2)
 
 
-def metadata(ask: SummaryAsk, source: Source, writer: dict[str, Any]) -> dict[str, Any]:
+def metadata(ask: SummaryRequest, source: Source, writer: dict[str, Any]) -> dict[str, Any]:
     """Return the metadata event: what is known of the input, and who writes."""
     return {"type": "metadata", "data": {**source.facts, "style": ask.style, **writer}}
 
@@ -75,7 +77,7 @@ async def open_summary(
     services: Services,
     scraper: Scraper,
     kind: str,
-    ask: SummaryAsk,
+    ask: SummaryRequest,
     encoder: Encoder,
 ) -> Header:
     """Start the session of a request, or join the one that already does it.
@@ -98,7 +100,7 @@ async def open_summary(
     header = await services.sessions.running(owner, fingerprint, ask.session_id)
     if header is not None:
         return header
-    with services.sessions.reserve() as place:
+    with services.sessions.reserve() as reservation:
         await services.summarizer.require_engine()
         return await services.sessions.start(
             kind,
@@ -107,7 +109,7 @@ async def open_summary(
             session_id=ask.session_id,
             fingerprint=fingerprint,
             linger_s=services.linger_s,
-            place=place,
+            reservation=reservation,
         )
 
 
@@ -125,7 +127,7 @@ async def page_was_read(services: Services, header: Header) -> None:
         raise ScrapeFailed(str(first.data["error"]), code=code)
 
 
-async def _read(scraper: Scraper, ask: SummaryAsk) -> Source:
+async def _read(scraper: Scraper, ask: SummaryRequest) -> Source:
     try:
         return await read_source(scraper, ask.given, use_cache=ask.use_cache)
     except ScrapeFailed as error:

@@ -67,7 +67,7 @@ class RequestContext:
             )
 
 
-class Defects:
+class ServerErrorMiddleware:
     """Answer 500 for what nobody foresaw, and log it once, with the request's id."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -94,7 +94,7 @@ class Defects:
             await app_error_response(scope, error)(scope, receive, send)
 
 
-class Guard:
+class AuthMiddleware:
     """Refuse a request by what `admit` raises, before its body is read."""
 
     def __init__(self, app: ASGIApp, admit: Callable[[Scope], Awaitable[None]]) -> None:

@@ -52,7 +52,9 @@ def _address(scope: Scope) -> str:
     return str((scope.get("client") or ("unknown",))[0])
 
 
-def door(api_keys: Sequence[str], rate_limit: str | None) -> Callable[[Scope], Awaitable[None]]:
+def authenticator(
+    api_keys: Sequence[str], rate_limit: str | None
+) -> Callable[[Scope], Awaitable[None]]:
     """Return the check that every request passes; it sets `owner` in the request's state.
 
     Raises (the returned check):

@@ -219,7 +219,7 @@ class Engine(Protocol):
         """Begin what must be done before the engine can serve, such as a download; do not wait."""
         ...
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Do what the engine needs beside the requests, until cancelled or nothing is left."""
         ...
 

@@ -17,7 +17,7 @@ EngineRole = Literal["summary", "chat", "vision"]
 
 
 @dataclass(frozen=True, slots=True)
-class Assignment:
+class EngineSpec:
     """What a role runs on. `key`: two roles with the same key share an engine."""
 
     key: str
@@ -27,7 +27,7 @@ class Assignment:
 class Registry:
     """The engines of one application, by role."""
 
-    def __init__(self, roles: Mapping[EngineRole, Assignment]) -> None:
+    def __init__(self, roles: Mapping[EngineRole, EngineSpec]) -> None:
         made: dict[str, Engine] = {}
         self._by_role: dict[EngineRole, Engine] = {}
         for role, assignment in roles.items():
@@ -48,11 +48,11 @@ class Registry:
         """Return the engine of every role that has one."""
         return dict(self._by_role)
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Do what the engines need beside the requests, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for engine in self._engines:
-                group.create_task(engine.tend())
+                group.create_task(engine.maintain())
 
     async def aclose(self) -> None:
         """Stop what runs and free what is held."""

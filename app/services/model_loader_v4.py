@@ -180,7 +180,7 @@ class ModelServiceV4:
         from app.engine.decoding.generate import stream_text
         from app.engine.decoding.sampling import Sampling
         from app.engine.prompting.fit import end_ids, opens_thoughts
-        from app.engine.text.pieces import Piece
+        from app.engine.text.pieces import TextChunk
 
         eos_ids = end_ids(model, tokenizer)
         ids, inputs = cls._encode(
@@ -218,7 +218,7 @@ class ModelServiceV4:
         )
         if not thoughts:
             return (yield from pieces)
-        return (yield from _led_by(Piece("<think>"), pieces))
+        return (yield from _led_by(TextChunk("<think>"), pieces))
 
     @classmethod
     def _encode(

@@ -10,7 +10,7 @@ from app.stream.event import Event
 from app.stream.log import EventLog
 
 
-async def events_so_far(log: EventLog, run: str) -> list[Event]:
+async def events_of_run(log: EventLog, run: str) -> list[Event]:
     """Return every event of a run.
 
     Raises:
@@ -32,7 +32,7 @@ async def last_event(log: EventLog, run: str) -> Event | None:
         UnknownSession: the run is not kept.
     """
     try:
-        events = await events_so_far(log, run)
+        events = await events_of_run(log, run)
     except EventsGone:
         return None
     return events[-1] if events else None

@@ -89,11 +89,11 @@ class EventLog(Protocol):
         """Wait, at most so long, for runs of this process that were asked to stop elsewhere."""
         ...
 
-    async def attend(self, run: str, for_s: float) -> None:
+    async def renew_lease(self, run: str, for_s: float) -> None:
         """Say that somebody in this process follows a run of another one, for `for_s` from now."""
         ...
 
-    async def attended_s(self, run: str) -> float:
+    async def lease_left_s(self, run: str) -> float:
         """Return for how many seconds more somebody elsewhere follows a run of this process.
 
         Negative: since when nobody does; minus infinity: nobody ever did.

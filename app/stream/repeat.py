@@ -12,7 +12,7 @@ from app.core.errors import LogUnavailable
 log = structlog.get_logger(__name__)
 
 
-async def again_and_again(
+async def repeat_forever(
     step: Callable[[], Awaitable[None]], pause_s: float, *, away_s: float
 ) -> None:
     """Repeat a step; a log that is away is reported once, and asked again after `away_s`."""

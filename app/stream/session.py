@@ -37,7 +37,7 @@ class Session:
 
     `linger_s`: how long it outlives its last follower; None for ever. `opened` gives the header of
     the run that stands for this request: its own, or one that another process is running already.
-    `told` is set once the terminal event is in the log, or can never be.
+    `terminal_written` is set once the terminal event is in the log, or can never be.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Session:
         self.header = header
         self.stop: asyncio.Future[AppError] = loop.create_future()
         self.opened: asyncio.Future[Header] = loop.create_future()
-        self.told = asyncio.Event()
+        self.terminal_written = asyncio.Event()
         self.ended = False
         # What followers hear when the log cannot hold the terminal event, and that event.
         self.lost: AppError | None = None
-        self.untold: Sequence[Draft] = ()
+        self.unwritten_ending: Sequence[Draft] = ()
         self.supervisor: asyncio.Task[None] | None = None
         self._log = event_log
         self._ending = ending
@@ -79,14 +79,14 @@ class Session:
         if not self.stop.done():
             self.stop.set_result(error)
 
-    def arrive(self) -> None:
+    def attach(self) -> None:
         """Count a follower; the session no longer runs out."""
         self._followers += 1
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Count a follower less; after the last one the time begins to run."""
         self._followers -= 1
         if self._followers == 0 and self._linger_s is not None:
@@ -116,11 +116,11 @@ class Session:
         finally:
             # A follower that joins from here on finds the run in the log; a model that needs a
             # moment to stop does not keep the id busy, but still counts as active.
-            untold = self.ended or self.stop.done()
+            unwritten = self.ended or self.stop.done()
             self.ended = True
             on_end()
-            self.told.set()
-            await self._stop_worker(untold=untold)
+            self.terminal_written.set()
+            await self._stop_worker(unwritten=unwritten)
             for timer in (self._timer, self._expiry):
                 if timer is not None:
                     timer.cancel()
@@ -179,7 +179,7 @@ class Session:
         except Exception as failure:
             log.warning("session_end_not_written", error=type(failure).__name__)
             self.lost = error if isinstance(error, LogUnavailable) else _unwritable(failure)
-            self.untold = () if isinstance(failure, UnknownSession) else ending
+            self.unwritten_ending = () if isinstance(failure, UnknownSession) else ending
             self._log.forget(self.header.run)
 
     def _outcome(self) -> AppError | None:
@@ -201,10 +201,10 @@ class Session:
         )
         return InternalError("the server failed while answering; its log says why")
 
-    async def _stop_worker(self, *, untold: bool) -> None:
+    async def _stop_worker(self, *, unwritten: bool) -> None:
         """Wait until the worker has cleaned up.
 
-        `untold`: the ending did not come from what the worker raised, so that is logged here,
+        `unwritten`: the ending did not come from what the worker raised, so that is logged here,
         without its message, which may hold anything.
         """
         worker = self._worker
@@ -214,7 +214,7 @@ class Session:
             worker.cancel()
             await asyncio.wait({worker})
         failure = None if worker.cancelled() else worker.exception()
-        if failure is not None and untold:
+        if failure is not None and unwritten:
             log.warning(
                 "session_cleanup_failed",
                 session_id=self.header.session_id,
@@ -229,7 +229,7 @@ class Session:
         """Cancel the session, unless it is followed in another process."""
         linger_s = self._linger_s or 0.0
         try:
-            left_s = linger_s + await self._log.attended_s(self.header.run)
+            left_s = linger_s + await self._log.lease_left_s(self.header.run)
         except Exception as failure:
             log.warning("followers_not_known", error=type(failure).__name__)
             left_s = 0.0

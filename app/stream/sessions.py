@@ -1,7 +1,7 @@
 """All sessions of one process, and cursors that follow those of any process.
 
 Starting joins what runs already; following is one loop for replay, live tail and resume; beside
-the requests, `tend` hears what other processes ask for and ends what dead ones left behind.
+the requests, `maintain` hears what other processes ask for and ends what dead ones left behind.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from app.core.errors import (
     UnknownSession,
 )
 from app.stream.event import Draft, Event
-from app.stream.history import event_at, events_so_far, last_event
+from app.stream.history import event_at, events_of_run, last_event
 from app.stream.log import EventLog, Header
-from app.stream.repeat import again_and_again
+from app.stream.repeat import repeat_forever
 from app.stream.session import Ending, Session
 
 log = structlog.get_logger(__name__)
@@ -35,9 +35,9 @@ log = structlog.get_logger(__name__)
 # outlive its followers could end before its first one arrives.
 FIRST_FOLLOWER_S = 5.0
 WAIT_S = 30.0
-BEAT_S = 1.0
+HEARTBEAT_S = 1.0
 # A follower in another process counts for this long after each beat.
-ATTENDED_S = 3.0
+LEASE_S = 3.0
 # What a follower waits for between two pages, for each that this process has: with one follower
 # every event goes out by itself, with 500 those of 75 ms go out together, which nobody sees and
 # which keeps the event loop free (measured by bench.streams).
@@ -50,7 +50,7 @@ MIN_PAUSE_S = 0.002
 KindEnding = Callable[[AppError, Event | None], Draft]
 
 
-class Place:
+class Reservation:
     """A reserved place among the sessions that may be active."""
 
 
@@ -75,13 +75,13 @@ class Sessions:
         self._ttl_s = ttl_s
         self._timeout_s = timeout_s
         self._max_active = max_active
-        self._reserved: set[Place] = set()
+        self._reserved: set[Reservation] = set()
         self._by_run: dict[str, Session] = {}
         self._by_id: dict[tuple[str, str], Session] = {}
         self._shared: dict[tuple[str, str], Session] = {}
         # Terminal events that the log could not take, and runs of other processes followed here.
-        self._untold: dict[str, Sequence[Draft]] = {}
-        self._abroad: Counter[str] = Counter()
+        self._unwritten_endings: dict[str, Sequence[Draft]] = {}
+        self._remote_runs: Counter[str] = Counter()
         self._followers = 0
         self._closed = False
 
@@ -91,7 +91,7 @@ class Sessions:
         return len(self._by_run)
 
     @contextmanager
-    def reserve(self) -> Iterator[Place]:
+    def reserve(self) -> Iterator[Reservation]:
         """Hold a place while a request prepares its session; `start` takes it over.
 
         Raises:
@@ -103,12 +103,12 @@ class Sessions:
                 "takes at once; try again soon",
                 retry_after_s=5,
             )
-        place = Place()
-        self._reserved.add(place)
+        reservation = Reservation()
+        self._reserved.add(reservation)
         try:
-            yield place
+            yield reservation
         finally:
-            self._reserved.discard(place)
+            self._reserved.discard(reservation)
 
     async def running(
         self, owner: str, fingerprint: str, session_id: str | None = None
@@ -135,7 +135,7 @@ class Sessions:
         session_id: str | None = None,
         fingerprint: str = "",
         linger_s: float | None = None,
-        place: Place | None = None,
+        reservation: Reservation | None = None,
         ending: Ending | None = None,
     ) -> Header:
         """Start a session, or return the running one of the same fingerprint, in any process.
@@ -157,7 +157,7 @@ class Sessions:
             stopping = self._by_id.get((owner, session_id or ""))
             if stopping is None:
                 break
-            await stopping.told.wait()
+            await stopping.terminal_written.wait()
         header = Header(
             run=secrets.token_hex(12),
             session_id=session_id or secrets.token_hex(12),
@@ -174,8 +174,8 @@ class Sessions:
         )
         shared = session_id is None and bool(fingerprint)
         self._by_run[header.run] = session
-        if place is not None:
-            self._reserved.discard(place)
+        if reservation is not None:
+            self._reserved.discard(reservation)
         self._by_id[owner, header.session_id] = session
         if shared:
             self._shared[owner, fingerprint] = session
@@ -186,7 +186,7 @@ class Sessions:
             session.arm(max(linger_s, FIRST_FOLLOWER_S))
         return _same(await asyncio.shield(session.opened), fingerprint)
 
-    async def settled(self, header: Header) -> None:
+    async def wait_stopped(self, header: Header) -> None:
         """Return when a session that has ended, or was told to, has cleaned up in this process."""
         session = self._by_run.get(header.run)
         if session is None or session.supervisor is None:
@@ -218,11 +218,11 @@ class Sessions:
         """Yield what `follow` does, all that is ready at a time; no page is empty."""
         run = header.run
         session = self._by_run.get(run)
-        first = self._arrive(run, session)
+        first = self._attach(run, session)
         self._followers += 1
         try:
             if first:
-                await self._attend(run, ATTENDED_S)
+                await self._renew_lease(run, LEASE_S)
             while True:
                 page = await self._log.read(run, after)
                 if page.events:
@@ -242,9 +242,9 @@ class Sessions:
             raise
         finally:
             self._followers -= 1
-            self._leave(run, session)
+            self._detach(run, session)
 
-    async def so_far(self, header: Header) -> list[Event]:
+    async def snapshot(self, header: Header) -> list[Event]:
         """Return every event that there is, without waiting for one.
 
         Whoever asks counts as a follower for that moment, so that polling keeps a session alive.
@@ -254,17 +254,17 @@ class Sessions:
             UnknownSession, LogUnavailable: as `follow` does.
         """
         session = self._by_run.get(header.run)
-        first = self._arrive(header.run, session)
+        first = self._attach(header.run, session)
         try:
             if first:
-                await self._attend(header.run, ATTENDED_S)
-            return await events_so_far(self._log, header.run)
+                await self._renew_lease(header.run, LEASE_S)
+            return await events_of_run(self._log, header.run)
         except (UnknownSession, LogUnavailable):
             if session is not None and session.lost is not None:
                 raise session.lost from None
             raise
         finally:
-            self._leave(header.run, session)
+            self._detach(header.run, session)
 
     async def at(self, header: Header, index: int) -> Event | None:
         """Return the event of an index, None where it is not kept or cannot be read."""
@@ -307,16 +307,16 @@ class Sessions:
             with suppress(UnknownSession):
                 last = await last_event(self._log, header.run)
                 await self._log.append(header.run, [self.ending(header, error, last)])
-        for run, ending in list(self._untold.items()):
+        for run, ending in list(self._unwritten_endings.items()):
             with suppress(UnknownSession):
                 await self._log.append(run, ending)
-            del self._untold[run]
+            del self._unwritten_endings[run]
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Do what is to be done beside the requests, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(again_and_again(self._beat, BEAT_S, away_s=BEAT_S))
-            group.create_task(again_and_again(self._hear, 0.0, away_s=BEAT_S))
+            group.create_task(repeat_forever(self._heartbeat, HEARTBEAT_S, away_s=HEARTBEAT_S))
+            group.create_task(repeat_forever(self._handle_stops, 0.0, away_s=HEARTBEAT_S))
 
     async def end_all(self, timeout_s: float = 10.0) -> None:
         """End every session with `interrupted`, take no new one, and wait for their tasks."""
@@ -335,35 +335,35 @@ class Sessions:
         await self.end_all()
         await self._log.aclose()
 
-    def _arrive(self, run: str, session: Session | None) -> bool:
+    def _attach(self, run: str, session: Session | None) -> bool:
         """Count a follower; True for the first here of a run of another process."""
         if session is not None:
-            session.arrive()
+            session.attach()
             return False
-        self._abroad[run] += 1
-        return self._abroad[run] == 1
+        self._remote_runs[run] += 1
+        return self._remote_runs[run] == 1
 
-    def _leave(self, run: str, session: Session | None) -> None:
+    def _detach(self, run: str, session: Session | None) -> None:
         if session is not None:
-            session.leave()
+            session.detach()
             return
-        self._abroad[run] -= 1
-        if self._abroad[run] <= 0:
+        self._remote_runs[run] -= 1
+        if self._remote_runs[run] <= 0:
             # The last beat said for how long it counts; nothing can be awaited here.
-            del self._abroad[run]
+            del self._remote_runs[run]
 
-    async def _attend(self, run: str, for_s: float) -> None:
+    async def _renew_lease(self, run: str, for_s: float) -> None:
         try:
-            await self._log.attend(run, for_s)
+            await self._log.renew_lease(run, for_s)
         except LogUnavailable:
             log.warning("following_not_told")
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         await self.recover()
-        for run in list(self._abroad):
-            await self._attend(run, ATTENDED_S)
+        for run in list(self._remote_runs):
+            await self._renew_lease(run, LEASE_S)
 
-    async def _hear(self) -> None:
+    async def _handle_stops(self) -> None:
         for run in await self._log.stops(WAIT_S):
             session = self._by_run.get(run)
             if session is not None:
@@ -371,8 +371,8 @@ class Sessions:
 
     def _release(self, session: Session) -> None:
         header = session.header
-        if session.untold:
-            self._untold[header.run] = session.untold
+        if session.unwritten_ending:
+            self._unwritten_endings[header.run] = session.unwritten_ending
         for index, key in (
             (self._by_id, (header.owner, header.session_id)),
             (self._shared, (header.owner, header.fingerprint)),

@@ -27,7 +27,7 @@ KEPT_FRAMES = 32
 KEPT_TAILS = 128
 
 # What a wire form sends after its terminal event, which is no event of the log and has no id.
-Closing = Callable[[Event], Draft | None]
+Trailer = Callable[[Event], Draft | None]
 
 # Legal in JSON and in SSE, yet many line readers (Python's splitlines among them) break at them.
 _LINE_SEPARATORS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
@@ -61,11 +61,11 @@ def stream_response(
     after: int = -1,
     *,
     heartbeat_s: float = 10.0,
-    closing: Closing | None = None,
+    trailer: Trailer | None = None,
 ) -> EventSourceResponse:
     """Answer with a session's events above `after`, heartbeats while there are none."""
     return EventSourceResponse(
-        _chunks(sessions, header, after, closing),
+        _chunks(sessions, header, after, trailer),
         # Starlette would add a charset parameter; the contract has none (C1).
         headers={
             "Content-Type": "text/event-stream",
@@ -81,7 +81,7 @@ def stream_response(
 
 
 async def _chunks(
-    sessions: Sessions, header: Header, after: int, closing: Closing | None
+    sessions: Sessions, header: Header, after: int, trailer: Trailer | None
 ) -> AsyncGenerator[bytes, None]:
     """Yield all frames that are ready at a time as one piece of the body."""
     # What the client has already decides how its stream closes, and what an error may say.
@@ -91,7 +91,7 @@ async def _chunks(
             async for events in pages:
                 last = events[-1]
                 yield b"".join(_frame_once(header, event) for event in events)
-        if closing is not None and last is not None and (draft := closing(last)) is not None:
+        if trailer is not None and last is not None and (draft := trailer(last)) is not None:
             yield frame(draft, None)
     except AppError as error:
         # Only this reader is lost (it fell behind the ring, say): the event is not in the log, so

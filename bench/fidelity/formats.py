@@ -11,7 +11,7 @@ from app.engine.checkpoints.formats import FORMATS
 from app.engine.quantized.kernels import Kernels
 from app.services.model_loader_v4 import ModelServiceV4
 
-TWIN = "+twin"
+INT8_COPY = "+int8copy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Loading:
 
 def variants(formats: Iterable[str] | None = None) -> list[str]:
     """Return what is measured: the formats, float32 first, and int4 on torch's kernels as well,
-    with its int8 twin.
+    with its int8 copy.
 
     Raises:
         SystemExit: the server has no such format.
@@ -38,7 +38,9 @@ def variants(formats: Iterable[str] | None = None) -> list[str]:
     if unknown := set(formats or ()) - set(known):
         raise SystemExit(f"no such format: {', '.join(sorted(unknown))}")
     chosen = [name for name in known if formats is None or name in formats]
-    return [name for one in chosen for name in ((one, one + TWIN) if one == "int4" else (one,))]
+    return [
+        name for one in chosen for name in ((one, one + INT8_COPY) if one == "int4" else (one,))
+    ]
 
 
 def load(loading: Loading, variant: str) -> tuple[Any, Any]:
@@ -46,29 +48,29 @@ def load(loading: Loading, variant: str) -> tuple[Any, Any]:
 
     Raises:
         EngineUnavailable: the server would refuse it.
-        RuntimeError: the server chose differently about the twin.
+        RuntimeError: the server chose differently about the int8 copy.
     """
-    weights, twin = variant.removesuffix(TWIN), variant.endswith(TWIN)
-    if twin:
+    weights, int8_copy = variant.removesuffix(INT8_COPY), variant.endswith(INT8_COPY)
+    if int8_copy:
         loading = replace(loading, kernels=replace(loading.kernels, native=""))
     loader = _loader(loading, weights, limit_bytes=None)
     loader.get_model()
-    if weights == "int4" and not twin and not loading.kernels.native:
-        # As much memory as it takes for a twin, less one byte.
+    if weights == "int4" and not int8_copy and not loading.kernels.native:
+        # As much memory as it takes for an int8 copy, less one byte.
         loader = _loader(loading, weights, limit_bytes=loader.info()["need_bytes"] - 1)
     loader.unload()
     found = loader.get_model()
     reason = str(loader.info()["reason"])
-    if weights == "int4" and ("with an int8 twin" in reason) != twin:
+    if weights == "int4" and ("with an int8 copy" in reason) != int8_copy:
         raise RuntimeError(f"{variant} was not loaded: {reason}")
     return found
 
 
 def _loader(loading: Loading, weights: str, *, limit_bytes: int | None) -> type[ModelServiceV4]:
-    class Loader(ModelServiceV4):
+    class ModelBackend(ModelServiceV4):
         """A model of its own."""
 
-    Loader.configure(
+    ModelBackend.configure(
         model_id=str(loading.folder),
         weights=weights,
         threads=loading.threads,
@@ -76,7 +78,7 @@ def _loader(loading: Loading, weights: str, *, limit_bytes: int | None) -> type[
         memory_limit_bytes=limit_bytes,
         kernels=loading.kernels,
     )
-    return Loader
+    return ModelBackend
 
 
 def damage(model: Any, layer: str) -> None:

@@ -18,7 +18,7 @@ from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import packable_checkpoint
 from tests.engines import ARTICLE
 from tests.servers import NDJSON, PROSE, STREAM, Running, frames, indexes, serving, text_of, until
-from tests.weight_formats import NAMES, TWIN, WITHOUT_TWIN, WeightFormat
+from tests.weight_formats import INT8_COPY, NAMES, WITHOUT_INT8_COPY, WeightFormat
 
 __all__ = ["packable_checkpoint"]
 
@@ -83,9 +83,9 @@ def test_a_summary_is_whole_and_says_how_its_weights_are_held(held: Held) -> Non
     found = frames(held.server.post(STREAM, {**BODY, "text": article}).text)
     about = found[0].json["data"]
     assert (about["engine"], about["weights"]) == ("local", held.weights.held)
-    own = "need no int8 twin" if find_kernels().native else "with an int8 twin"
-    twin = {"int4": own, TWIN: "with an int8 twin", WITHOUT_TWIN: "no int8 twin"}
-    assert twin.get(held.weights.name or "", "is set") in about["weights_reason"]
+    own = "need no int8 copy" if find_kernels().native else "with an int8 copy"
+    int8_copy = {"int4": own, INT8_COPY: "with an int8 copy", WITHOUT_INT8_COPY: "no int8 copy"}
+    assert int8_copy.get(held.weights.name or "", "is set") in about["weights_reason"]
     assert [one.event for one in found if one.event in ("result", "error")] == ["result"]
     assert indexes(found) == list(range(len(found)))
     summary = StructuredSummary.model_validate_json(text_of(found))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.engine.local.chat_model import ChatModel
-from app.engine.registry import Assignment, Registry
+from app.engine.registry import EngineSpec, Registry
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import make_checkpoint
 from tests.engines import ARTICLE, ScriptedEngine
@@ -23,7 +23,7 @@ def test_roles_of_the_same_key_share_an_engine() -> None:
         made.append(ScriptedEngine())
         return made[-1]
 
-    same, other = Assignment("a", make), Assignment("b", make)
+    same, other = EngineSpec("a", make), EngineSpec("b", make)
     registry = Registry({"summary": same, "vision": other, "chat": same})
     assert registry.get("summary") is registry.get("chat")
     assert registry.get("vision") is not registry.get("chat")

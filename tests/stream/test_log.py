@@ -303,7 +303,7 @@ async def test_a_cancelled_append_takes_nothing_from_the_others(event_log: Event
 
 async def test_nobody_is_elsewhere_when_there_is_one_process(event_log: EventLog) -> None:
     await event_log.open(header())
-    assert await event_log.attended_s("r1") == float("-inf")
+    assert await event_log.lease_left_s("r1") == float("-inf")
     assert await event_log.heartbeat() == []
     assert await asyncio.wait_for(event_log.stops(0.05), WAIT_S) == []
 

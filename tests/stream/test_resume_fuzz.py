@@ -131,7 +131,7 @@ async def test_what_a_killed_server_sent_is_still_there_and_ends_interrupted(
 async def test_a_reader_elsewhere_goes_on_to_the_end_of_a_killed_server(redis_url: str) -> None:
     """S4.34, contract 3: what a client of the dead process saw, it has, and one `interrupted`."""
     sessions = Sessions(open_log(redis_url), endings={"k": failure})
-    tending = asyncio.create_task(sessions.tend())
+    tending = asyncio.create_task(sessions.maintain())
     seen = await kill_at(redis_url, 7, 100)
     killed_at_s = asyncio.get_running_loop().time()
     header = await sessions.find("", "mine")

@@ -339,15 +339,15 @@ async def test_clean_up_that_fails_is_logged_without_its_message(
     await asyncio.sleep(0.01)
     await sessions.cancel("", "mine")
     assert (await following)[-1].data == {"code": "cancelled"}
-    await sessions.settled(header)
+    await sessions.wait_stopped(header)
     assert "article text" not in caplog.text
 
 
 async def test_a_reserved_place_is_handed_over_to_the_session() -> None:
     """Contract 8: a request takes one place, not two."""
     sessions = open_sessions(max_active=2)
-    with sessions.reserve() as place:
-        await sessions.start("k", Source(), place=place)
+    with sessions.reserve() as reservation:
+        await sessions.start("k", Source(), reservation=reservation)
         with sessions.reserve():
             pass
     await sessions.aclose()
@@ -376,7 +376,7 @@ async def test_clean_up_that_fails_after_the_end_is_logged_too(
 
     header = await sessions.start("k", untidy)
     assert [event.terminal for event in await all_events(sessions, header)] == [True]
-    await sessions.settled(header)
+    await sessions.wait_stopped(header)
     assert "session_cleanup_failed" in caplog.text
     assert "article text" not in caplog.text
 
@@ -392,7 +392,7 @@ async def test_a_follower_that_leaves_while_it_is_being_announced_counts_no_more
             super().__init__()
             self.reached, self.beaten_twice = asyncio.Event(), asyncio.Event()
 
-        async def attend(self, run: str, for_s: float) -> None:
+        async def renew_lease(self, run: str, for_s: float) -> None:
             self.announced += 1
             self.reached.set()
             await asyncio.sleep(60)
@@ -417,7 +417,7 @@ async def test_a_follower_that_leaves_while_it_is_being_announced_counts_no_more
         await log.reached.wait()
         follower.cancel()
         await asyncio.wait({follower})
-        tending = group.create_task(sessions.tend())
+        tending = group.create_task(sessions.maintain())
         await log.beaten_twice.wait()
         tending.cancel()
     assert log.announced == 1

@@ -113,7 +113,7 @@ async def test_an_interrupted_run_is_ended_by_what_it_told_last(tmp_path: Path) 
     await sessions.recover()
     header = await sessions.find("", "mine")
     assert header is not None
-    so_far = await sessions.so_far(header)
+    so_far = await sessions.snapshot(header)
     assert [event.index for event in so_far] == list(range(601))
     assert so_far[-1].data == {"after": 599}
     await sessions.aclose()

@@ -190,14 +190,14 @@ async def _start(request: Request, services: Services, topic: str) -> Header:
             async for draft in events:
                 yield draft
 
-    with services.sessions.reserve() as place:
+    with services.sessions.reserve() as reservation:
         await services.writer.accept(topic)
         return await services.sessions.start(
             JOB,
             drafts,
             owner=owner_of_request(request),
             linger_s=services.linger_s,
-            place=place,
+            reservation=reservation,
             ending=told.ending,
         )
 
@@ -218,11 +218,11 @@ async def _find(request: Request, services: Services, job_id: str) -> Header:
 
 async def _state(services: Services, header: Header) -> JobState:
     try:
-        events = await services.sessions.so_far(header)
+        events = await services.sessions.snapshot(header)
         if not events:
             # It has begun this very moment.
             await first_event(services, header)
-            events = await services.sessions.so_far(header)
+            events = await services.sessions.snapshot(header)
     except UnknownSession as gone:
         raise _unknown() from gone
     return fold(header.session_id, events)
@@ -235,7 +235,7 @@ async def _ended(services: Services, header: Header) -> None:
             async with aclosing(services.sessions.pages(header)) as pages:
                 async for _ in pages:
                     pass
-            await services.sessions.settled(header)
+            await services.sessions.wait_stopped(header)
     except (TimeoutError, UnknownSession):
         return
 

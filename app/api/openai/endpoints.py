@@ -104,7 +104,7 @@ async def _open(request: Request, services: Services, body: ChatRequest) -> Head
         header = await sessions.running(owner, fingerprint, body.session_id)
         if header is not None:
             return header
-    with sessions.reserve() as place:
+    with sessions.reserve() as reservation:
         accepted = await services.chat.accept(body)
         answer = ChatAnswer(
             engine=accepted.engine,
@@ -120,7 +120,7 @@ async def _open(request: Request, services: Services, body: ChatRequest) -> Head
             fingerprint=fingerprint,
             # Nobody can come back to an answer that has no id and was not streamed.
             linger_s=services.linger_s if body.stream or body.session_id else 0.0,
-            place=place,
+            reservation=reservation,
             ending=answer.ending,
         )
 

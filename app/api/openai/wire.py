@@ -167,7 +167,7 @@ def chat_failure(error: AppError, last: Event | None = None) -> Draft:
     return Draft("", data, terminal=True)
 
 
-def chat_closing(terminal: Event) -> Draft | None:
+def chat_trailer(terminal: Event) -> Draft | None:
     """What follows the terminal event of a chat that did not fail."""
     failed = isinstance(terminal.data, dict) and "error" in terminal.data
     return None if failed else Draft("", "[DONE]")

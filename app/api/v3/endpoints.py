@@ -10,7 +10,7 @@ from app.api.deps import ServicesDep, respond, resume
 from app.api.docs.frames import PROSE_EVENTS
 from app.api.docs.openapi import sse_responses
 from app.api.docs.requests import PROSE_STREAM, body_examples
-from app.api.summaries import SummaryAsk, open_summary
+from app.api.summaries import SummaryRequest, open_summary
 from app.api.v3.wire import PROSE, prose_events
 from app.schemas.summary_v3 import ProseBody
 from app.services.article_scraper import article_scraper_service
@@ -37,7 +37,7 @@ async def stream(request: Request, services: ServicesDep, body: ProseBody) -> Re
     resumed = await resume(request, services, PROSE, body.session_id)
     if resumed is not None:
         return resumed
-    ask = SummaryAsk(
+    ask = SummaryRequest(
         given=check_input(body.url, body.text, loose_url=True),
         max_tokens=body.max_tokens or MAX_TOKENS,
         instruction=body.prompt or DEFAULT_PROSE_PROMPT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 
-from app.api.summaries import SummaryAsk, metadata
+from app.api.summaries import SummaryRequest, metadata
 from app.core.errors import AppError
 from app.services.summaries.sources import Source
 from app.stream.event import Draft, Event
@@ -18,7 +18,7 @@ PIECE_INTERVAL_S = 0.03
 Drafts = AsyncGenerator[Draft, None]
 
 
-async def prose_events(ask: SummaryAsk, source: Source, drafts: Drafts) -> Drafts:
+async def prose_events(ask: SummaryRequest, source: Source, drafts: Drafts) -> Drafts:
     """Pieces as they come; those that come faster than they can be drawn come together."""
     pieces = 0
     waiting = ""

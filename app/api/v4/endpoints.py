@@ -12,7 +12,7 @@ from app.api.deps import ServicesDep, respond, resume
 from app.api.docs.frames import PATCH_EVENTS, TEXT_EVENTS
 from app.api.docs.openapi import sse_responses
 from app.api.docs.requests import PATCH_STREAM, TEXT_STREAM, body_examples
-from app.api.summaries import SummaryAsk, open_summary, page_was_read
+from app.api.summaries import SummaryRequest, open_summary, page_was_read
 from app.api.v4.wire import PATCHES, TEXT, patch_events, text_events
 from app.schemas.summary_v4 import SummaryBody
 from app.services.article_scraper import article_scraper_service
@@ -32,12 +32,12 @@ Url = Annotated[str | None, Query(description="The article, when there is no JSO
 Style = Annotated[str | None, Query(description="skimmer, executive or eli5")]
 
 
-def _ask(body: SummaryBody | None, url: str | None, style: str | None) -> SummaryAsk:
+def _ask(body: SummaryBody | None, url: str | None, style: str | None) -> SummaryRequest:
     """Put body and query together; the body wins (C3)."""
     body = body or SummaryBody()
     if body.url is None and body.text is None:
         body = body.model_copy(update={"url": url})
-    return SummaryAsk(
+    return SummaryRequest(
         given=check_input(body.url, body.text),
         max_tokens=body.max_tokens or MAX_TOKENS,
         style=known_style(body.style if body.style is not None else style),

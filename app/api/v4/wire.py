@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from app.api.summaries import SummaryAsk, metadata
+from app.api.summaries import SummaryRequest, metadata
 from app.core.errors import AppError
 from app.services.summaries.patches import SummaryPatches
 from app.services.summaries.sources import Source
@@ -22,7 +22,7 @@ SINGLE_PIECES = 1_000
 Drafts = AsyncGenerator[Draft, None]
 
 
-async def text_events(ask: SummaryAsk, source: Source, drafts: Drafts) -> Drafts:
+async def text_events(ask: SummaryRequest, source: Source, drafts: Drafts) -> Drafts:
     """`/stream`: unnamed events join to the JSON document, named ones are extra."""
     first_token_ms: float | None = None
     writer: dict[str, Any] = {}
@@ -65,7 +65,7 @@ def text_failure(error: AppError, last: Event | None = None) -> Draft:
     return Draft("error", {"error": error.message, "code": error.code, "done": True}, terminal=True)
 
 
-async def patch_events(ask: SummaryAsk, source: Source, drafts: Drafts) -> Drafts:
+async def patch_events(ask: SummaryRequest, source: Source, drafts: Drafts) -> Drafts:
     """`/stream-ndjson`: every field when it is complete, the summary also while it is typed."""
     patches = SummaryPatches()
     pieces = 0

@@ -28,8 +28,8 @@ _PRODUCT_ROWS = 1024
 class Format:
     """How weights are held. `available`: the loader can load it today.
 
-    `packed`: linear layers are made into integers, see `held_as`. `twin`: layers of int4 are held
-    in int8 as well, which reads prompts faster.
+    `packed`: linear layers are made into integers, see `layer_format`. `int8_copy`: layers of int4
+    are held in int8 as well, which reads prompts faster.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Format:
     compute_bytes: int
     available: bool
     packed: bool = False
-    twin: bool = False
+    int8_copy: bool = False
 
 
 # Largest first: `auto` takes the first one that fits. int8 has one scale a row, int4 one scale
@@ -70,7 +70,7 @@ class Choice:
     kept_tokens: int | None = None
 
 
-def held_as(weights: str, shape: tuple[int, int], *, head: bool = False) -> str:
+def layer_format(weights: str, shape: tuple[int, int], *, head: bool = False) -> str:
     """Return the format in which a packed format holds a layer of (out, in): int4, int8, bfloat16.
 
     The kernels take certain sizes only. The head is never int4: an error there is an error of the
@@ -143,12 +143,12 @@ def _loaded_bytes(checkpoint: Checkpoint, weights: Format) -> float:
         return checkpoint.elements * weights.bytes_per_element
     total = checkpoint.elements * _BYTES["bfloat16"]
     for shape in checkpoint.layers:
-        held = held_as(weights.name, shape)
+        held = layer_format(weights.name, shape)
         total += prod(shape) * (_BYTES[held] - _BYTES["bfloat16"])
-        if held == "int4" and weights.twin:
+        if held == "int4" and weights.int8_copy:
             total += prod(shape) * _BYTES["int8"]
     if checkpoint.head is not None:
-        held = held_as(weights.name, checkpoint.head, head=True)
+        held = layer_format(weights.name, checkpoint.head, head=True)
         # A head that is the embedding becomes one beside it.
         saved = 0.0 if checkpoint.tied else _BYTES["bfloat16"]
         if held != "bfloat16":
@@ -169,9 +169,9 @@ def choose(
 ) -> Choice:
     """Choose the largest format that fits, or check the forced one. `available` is in bytes.
 
-    int4 gets its int8 twin when that fits as well, unless there are `native` kernels, which read
-    prompts without one. What is left then is for more `sequences` at once, and what is left of that
-    for what is kept of ended ones: both are worth less than a larger format.
+    int4 gets its int8 copy when that fits as well, unless there are `native` kernels, which
+    read prompts without one. What is left then is for more `sequences` at once, and what is left
+    of that for what is kept of ended ones: both are worth less than a larger format.
 
     Raises:
         EngineUnavailable: `weights_unsupported` for a format that cannot be loaded yet or is not
@@ -197,7 +197,7 @@ def choose(
         if available is None or need <= available:
             choice = Choice(item, need, available, _why(item, weights, too_big, available))
             if item.name == "int4":
-                choice = _with_twin(choice, count, native())
+                choice = _with_int8_copy(choice, count, native())
             return _with_kept(_with_sequences(choice, most, count), checkpoint)
         too_big.append(f"{item.name} needs {gigabytes(need)}")
     fix = "" if weights in ("auto", smallest) else ", or V4_WEIGHTS=auto"
@@ -210,18 +210,18 @@ def choose(
     )
 
 
-def _with_twin(choice: Choice, count: Callable[..., int], native: bool) -> Choice:
+def _with_int8_copy(choice: Choice, count: Callable[..., int], native: bool) -> Choice:
     if native:
-        return replace(choice, reason=f"{choice.reason}; native kernels need no int8 twin")
-    both = replace(choice.format, bytes_per_element=_BYTES["int4"] + _BYTES["int8"], twin=True)
+        return replace(choice, reason=f"{choice.reason}; native kernels need no int8 copy")
+    both = replace(choice.format, bytes_per_element=_BYTES["int4"] + _BYTES["int8"], int8_copy=True)
     need = count(both)
     available = choice.available_bytes
     if need == choice.need_bytes:
         return choice
     if available is not None and need > available:
-        without = f"{choice.reason}; no int8 twin for prompts, which needs {gigabytes(need)}"
+        without = f"{choice.reason}; no int8 copy for prompts, which needs {gigabytes(need)}"
         return replace(choice, reason=without)
-    reason = f"{choice.reason}; with an int8 twin for prompts"
+    reason = f"{choice.reason}; with an int8 copy for prompts"
     return replace(choice, format=both, need_bytes=need, reason=reason)
 
 

@@ -1,8 +1,8 @@
 """Builds a model of int8 or int4 layers: one layer of its files at a time, or from a kept copy.
 
 The model is made without storage first; then every tensor it names comes either from the
-checkpoint, packed on the way, or from what `PackedFiles` kept of an earlier time. It does not know
-which format is right for the machine.
+checkpoint, packed on the way, or from what `QuantizedCache` kept of an earlier time. It does not
+know which format is right for the machine.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from app.core.errors import EngineUnavailable
-from app.engine.checkpoints.formats import Format, held_as
+from app.engine.checkpoints.formats import Format, layer_format
 from app.engine.checkpoints.headers import weight_files
 from app.engine.checkpoints.load import MAKING
 from app.engine.checkpoints.progress import STEP
-from app.engine.checkpoints.quantized_cache import PackedFiles, Source, keep_folder
+from app.engine.checkpoints.quantized_cache import QuantizedCache, Source, keep_folder
 from app.engine.quantized.kernels import Kernels, find_kernels
 from app.engine.quantized.linear import Int4Linear, Int8Linear
 from app.engine.quantized.quantize import quantize_int4, quantize_int8
@@ -107,11 +107,16 @@ def _put_layers(model: Any, weights: Format, kernels: Kernels) -> dict[str, nn.M
         if type(module) is not nn.Linear:
             continue
         shape = (module.out_features, module.in_features)
-        held = held_as(weights.name, shape, head=module is head)
+        held = layer_format(weights.name, shape, head=module is head)
         bias = module.bias is not None
         if held == "int4":
             layers[name] = Int4Linear(
-                shape[1], shape[0], bias, twin=weights.twin, kernels=kernels, device="meta"
+                shape[1],
+                shape[0],
+                bias,
+                int8_copy=weights.int8_copy,
+                kernels=kernels,
+                device="meta",
             )
         elif held == "int8":
             layers[name] = Int8Linear(shape[1], shape[0], bias, kernels=kernels, device="meta")
@@ -129,7 +134,7 @@ def _pack(
     layers: Layers,
     wanted: Mapping[str, Tensor],
     tensors: _Tensors,
-    kept: PackedFiles | None,
+    kept: QuantizedCache | None,
     report: Callable[[float], None],
 ) -> None:
     """Fill the model from the checkpoint, and keep what was made."""
@@ -138,7 +143,7 @@ def _pack(
     total = sum(sizes.values()) or 1
     done, told = 0, 0.0
     size_bytes = sum(tensor.nbytes for tensor in wanted.values())
-    with PackedFiles.keeping(kept, size_bytes) as keep:
+    with QuantizedCache.keeping(kept, size_bytes) as keep:
         for name in names:
             for full, tensor in _made(name, layers.get(name), tensors, wanted):
                 _assign(model, full, tensor)
@@ -164,9 +169,9 @@ def _made(
         packed, scales_and_zeros = quantize_int4(weight, layer.pack, block=layer.block)
         yield f"{name}.packed", packed
         yield f"{name}.scales_and_zeros", scales_and_zeros
-    int8 = layer.twin if isinstance(layer, Int4Linear) else layer
+    int8 = layer.int8_copy if isinstance(layer, Int4Linear) else layer
     if isinstance(int8, Int8Linear):
-        own = name if int8 is layer else f"{name}.twin"
+        own = name if int8 is layer else f"{name}.int8_copy"
         packed, scales = quantize_int8(weight, int8.pack, block=int8.block)
         yield f"{own}.packed", packed
         yield f"{own}.scales", scales
@@ -222,12 +227,12 @@ class _Tensors:
 
 def _kept(
     folder: Path, config: ModelConfig, weights: Format, kernels: Kernels
-) -> PackedFiles | None:
+) -> QuantizedCache | None:
     root = keep_folder(config.quant_cache_dir)
     if root is None:
         return None
     layout = "native" if kernels.native else f"torch-{kernels.int4_block}"
-    return PackedFiles(root, Source(folder, weights.name, layout))
+    return QuantizedCache(root, Source(folder, weights.name, layout))
 
 
 def _assign(model: Any, name: str, tensor: Tensor) -> None:
@@ -259,7 +264,7 @@ def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], to
 
 def _is_of(name: str, layers: Layers) -> bool:
     owner = name.rpartition(".")[0]
-    return owner in layers or owner.removesuffix(".twin") in layers
+    return owner in layers or owner.removesuffix(".int8_copy") in layers
 
 
 def _unsupported() -> EngineUnavailable:

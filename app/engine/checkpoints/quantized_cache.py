@@ -88,7 +88,7 @@ def keep_folder(setting: str | None) -> Path | None:
     return Path(constants.HF_HOME) / "precis-quantized"
 
 
-class PackedFiles:
+class QuantizedCache:
     """What is kept of one source under a folder."""
 
     def __init__(self, root: Path, source: Source) -> None:
@@ -116,7 +116,7 @@ class PackedFiles:
             if _mark(file) != mark:
                 raise ValueError("a file is not the one that was written")
             with safe_open(file, framework="pt") as opened:
-                # What another format has beside these, such as a twin, is left where it is.
+                # What another format has beside these, such as an int8 copy, is left where it is.
                 for tensor in set(opened.keys()) & set(forms):
                     found[tensor] = opened.get_tensor(tensor)
         if {name: (tuple(t.shape), t.dtype) for name, t in found.items()} != dict(forms):
@@ -125,7 +125,7 @@ class PackedFiles:
 
     @staticmethod
     @contextmanager
-    def keeping(files: PackedFiles | None, size_bytes: int) -> Iterator[Keep]:
+    def keeping(files: QuantizedCache | None, size_bytes: int) -> Iterator[Keep]:
         """Give a function that takes tensors; at the end of the block they are kept as a whole.
 
         `size_bytes`: of all of them. A disk that is full or may not be written to is a warning.
@@ -152,7 +152,7 @@ class _Writer:
         self._failed = False
 
     @classmethod
-    def start(cls, files: PackedFiles, size_bytes: int) -> _Writer | None:
+    def start(cls, files: QuantizedCache, size_bytes: int) -> _Writer | None:
         try:
             files.root.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(files.root)

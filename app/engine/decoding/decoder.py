@@ -19,8 +19,8 @@ import torch
 
 from app.engine.decoding.attention import NAME, Step, Way, choose_ways, register
 from app.engine.decoding.kv_cache import Abandoned, KeyValues, Span, StepCache
-from app.engine.decoding.limits import ATTRIBUTE, BLOCK_TOKENS, Pace, Room, runs
-from app.engine.decoding.prefix_cache import Prefixes
+from app.engine.decoding.limits import ATTRIBUTE, BLOCK_TOKENS, ChunkSizer, DecodeLimits, runs
+from app.engine.decoding.prefix_cache import PrefixCache
 from app.engine.decoding.scheduler import Plan, plan_step
 from app.engine.decoding.sequence import Generation
 
@@ -33,13 +33,13 @@ class Decoder:
     `clock` counts the seconds that steps take.
     """
 
-    def __init__(self, model: Any, room: Room, clock: Callable[[], float]) -> None:
+    def __init__(self, model: Any, room: DecodeLimits, clock: Callable[[], float]) -> None:
         self._model = model
         self._clock = clock
-        self._pace = Pace()
+        self._pace = ChunkSizer()
         context = int(model.config.max_position_embeddings)
         most = context if room.max_tokens is None else min(room.max_tokens, context)
-        self._prefixes = Prefixes(most, ttl_s=room.ttl_s, clock=room.clock)
+        self._prefixes = PrefixCache(most, ttl_s=room.ttl_s, clock=room.clock)
         self._most = room.sequences or sys.maxsize
         self._cheap_rows = room.cheap_rows
         self._layers = int(model.config.num_hidden_layers)
@@ -240,7 +240,7 @@ _making = threading.Lock()
 
 def decoder_of(
     model: Any,
-    room: Room | None = None,
+    room: DecodeLimits | None = None,
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Decoder | None:
@@ -255,7 +255,7 @@ def decoder_of(
         if found is None and model.device.type == "cpu" and runs(model.config.to_dict()):
             register()
             model.set_attn_implementation(NAME)
-            found = Decoder(model, room or Room(), clock)
+            found = Decoder(model, room or DecodeLimits(), clock)
             setattr(model, ATTRIBUTE, found)
         return found
 

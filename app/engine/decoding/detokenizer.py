@@ -14,10 +14,10 @@ from transformers import TextIteratorStreamer
 
 from app.engine.base import TokenLogprob
 from app.engine.decoding.sampling import Recorder
-from app.engine.text.pieces import Piece
+from app.engine.text.pieces import TextChunk
 
 
-class PieceStreamer(TextIteratorStreamer):
+class Detokenizer(TextIteratorStreamer):
     """A `TextIteratorStreamer` that hands over every token's text at once and loses nothing.
 
     The stock one waits for a space. This one decodes a window of the last tokens twice, without
@@ -77,7 +77,7 @@ class PieceStreamer(TextIteratorStreamer):
         before = self._decode(self._ids[: self._read])
         text = self._decode(self._ids)
         if len(text) > len(before) and (final or not text.endswith("\ufffd")):
-            self.on_finalized_text(Piece(text[len(before) :], self._pending))
+            self.on_finalized_text(TextChunk(text[len(before) :], self._pending))
             self._pending = []
             del self._ids[: self._read]
             self._read = len(self._ids)

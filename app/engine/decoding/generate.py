@@ -20,14 +20,14 @@ from transformers import (
 
 from app.engine.base import Finish, FinishReason, Status
 from app.engine.decoding.decoder import decoder_of
-from app.engine.decoding.detokenizer import PieceStreamer
-from app.engine.decoding.limits import Room
-from app.engine.decoding.prefill_watch import PromptWatch, Stopped, turn
+from app.engine.decoding.detokenizer import Detokenizer
+from app.engine.decoding.limits import DecodeLimits
+from app.engine.decoding.prefill_watch import PrefillProgress, Stopped, turn
 from app.engine.decoding.sampling import Recorder, Sampling, processors
 from app.engine.decoding.sequence import Forcing, Generation
 from app.engine.failures import as_app_error
 from app.engine.text.output_parser import CALL, CALL_END, THINK, THINK_END
-from app.engine.text.pieces import Piece, StopText, TokenTrack
+from app.engine.text.pieces import StopStringFilter, TextChunk, TokenTrack
 
 JOIN_TIMEOUT_S = 120.0
 
@@ -67,10 +67,10 @@ def stream_text(
     grammar: Constraint | None = None,
     inputs: Mapping[str, Any] | None = None,
     bytes_of: Callable[[int], bytes] | None = None,
-    room: Room | None = None,
+    room: DecodeLimits | None = None,
     stop_event: threading.Event,
     on_status: Callable[[Status], None],
-) -> Generator[Piece, None, Finish]:
+) -> Generator[TextChunk, None, Finish]:
     """Yield the text of one generation, piece by piece; return its `Finish`.
 
     The model runs in another thread, which no longer works for this when it ends, however it ends.
@@ -85,7 +85,7 @@ def stream_text(
     if sampling.top_logprobs is not None and bytes_of is not None:
         recorder = Recorder(sampling.top_logprobs, bytes_of)
     silent = silent_ids(tokenizer) | set(eos_ids)
-    streamer = PieceStreamer(tokenizer, stop_event, silent=silent, recorder=recorder)
+    streamer = Detokenizer(tokenizer, stop_event, silent=silent, recorder=recorder)
     own = getattr(getattr(model, "generation_config", None), "repetition_penalty", None)
     chain = processors(
         sampling, grammar, recorder, prompt_tokens=len(prompt_ids), repetition_penalty=own
@@ -99,7 +99,7 @@ def stream_text(
         try:
             with (
                 turn(model, stop_event),
-                PromptWatch(model, stop_event, on_status),
+                PrefillProgress(model, stop_event, on_status),
                 torch.inference_mode(),
             ):
                 model.generate(
@@ -150,7 +150,7 @@ def stream_text(
                 on_end=end,
             )
         )
-    stops = StopText(stop)
+    stops = StopStringFilter(stop)
     try:
         yield from _until_stop(streamer, stops, on_status)
         if failures:
@@ -170,8 +170,8 @@ def stream_text(
 
 
 def _until_stop(
-    streamer: PieceStreamer, stops: StopText, on_status: Callable[[Status], None]
-) -> Generator[Piece, None, None]:
+    streamer: Detokenizer, stops: StopStringFilter, on_status: Callable[[Status], None]
+) -> Generator[TextChunk, None, None]:
     """Pass pieces on until a stop string; a token goes where its first character goes."""
     track = TokenTrack()
     writing = False
@@ -183,11 +183,11 @@ def _until_stop(
             on_status(Status("writing"))
         track.feed(len(piece), piece.logprobs)
         if text := stops.feed(piece):
-            yield Piece(text, track.take(len(text)))
+            yield TextChunk(text, track.take(len(text)))
         if stops.found:
             return
     if rest := stops.flush():
-        yield Piece(rest, track.take(len(rest)))
+        yield TextChunk(rest, track.take(len(rest)))
 
 
 def silent_ids(tokenizer: Any) -> set[int]:

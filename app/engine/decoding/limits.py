@@ -35,7 +35,7 @@ _LEAST_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class DecodeLimits:
     """How many sequences run at once; how much of ended ones is kept, and for how long.
 
     `sequences`: None for no limit. `max_tokens`: kept in all; None for the model's context.
@@ -57,7 +57,7 @@ def runs(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in RUNS and kind in _FIXED_ROPE
 
 
-class Pace:
+class ChunkSizer:
     """How many rows of a prompt are read in one step beside others, from how long steps take.
 
     The rate includes what the others' tokens cost, and so the step comes to `STEP_S`, not the chunk

@@ -47,7 +47,7 @@ def turn(model: Any, stop_event: threading.Event) -> Iterator[None]:
         own.release()
 
 
-class PromptWatch:
+class PrefillProgress:
     """While the prompt is read: reports progress by layers, and leaves at once after a cancel.
 
     A prompt of 2,560 tokens takes up to two minutes in float32, and the stopping criteria are only

@@ -29,7 +29,7 @@ class _Kept:
     until_s: float
 
 
-class Prefixes:
+class PrefixCache:
     """Keeps ended sequences of one model, `max_tokens` in all, each for `ttl_s` after its end.
 
     Those that run are counted elsewhere. All methods may be called from any thread.

@@ -16,7 +16,7 @@ SAME_TOKENS = (3, 2)
 LONGEST_REST = 64
 
 
-class Lookup:
+class PromptLookup:
     """The guesses of one sequence; they become rare while they are wrong."""
 
     def __init__(self) -> None:

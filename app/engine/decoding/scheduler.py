@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.engine.decoding.limits import ALONE_TOKENS, MOST_GUESSED, Pace
+from app.engine.decoding.limits import ALONE_TOKENS, MOST_GUESSED, ChunkSizer
 from app.engine.decoding.sequence import Generation
 
 # Generations and how many of their tokens, what they guessed included; who reads comes last.
@@ -12,7 +12,7 @@ Plan = list[tuple[Generation, int]]
 
 
 def plan_step(
-    active: Sequence[Generation], pace: Pace, *, cheap_rows: int
+    active: Sequence[Generation], pace: ChunkSizer, *, cheap_rows: int
 ) -> tuple[Plan, int | None]:
     """Return what a step computes, and the room that a reader's chunk had; None without a reader.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.engine.decoding.kv_cache import KeyValues
-from app.engine.decoding.prompt_lookup import Lookup
+from app.engine.decoding.prompt_lookup import PromptLookup
 from app.engine.decoding.sampling import Processor
 
 # How far a prompt is read is told in steps of this share.
@@ -46,7 +46,7 @@ class Generation:
     on_end: Callable[[BaseException | None], None]
     ids: list[int] = field(init=False)
     kv: KeyValues = field(init=False)
-    lookup: Lookup = field(init=False, default_factory=Lookup)
+    lookup: PromptLookup = field(init=False, default_factory=PromptLookup)
     guessed: list[int] = field(init=False, default_factory=list)
     made: int = 0
     told: float = 0.0

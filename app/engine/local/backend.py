@@ -13,7 +13,7 @@ from app.core.errors import EngineUnavailable
 from app.engine.base import Fitted, GenerateRequest, Message, Status, Tool
 
 
-class Loader(Protocol):
+class ModelBackend(Protocol):
     """What loads the model and runs it.
 
     `stream_generation` is called in a thread and returns any iterable of text; if that is a

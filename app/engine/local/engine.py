@@ -28,7 +28,7 @@ from app.engine.base import (
     ToolCallPart,
 )
 from app.engine.failures import as_app_error, raised_at
-from app.engine.local.backend import Loader, options_of
+from app.engine.local.backend import ModelBackend, options_of
 from app.engine.local.queue import GenerationQueue, Ticket
 from app.engine.text.output_parser import OutputParser
 
@@ -46,7 +46,7 @@ class LocalEngine:
 
     def __init__(
         self,
-        loader: Loader,
+        loader: ModelBackend,
         *,
         slots: int = 1,
         max_waiting: int = 64,
@@ -130,7 +130,7 @@ class LocalEngine:
         """Start the download of a model that is missing; do not wait for it."""
         await asyncio.to_thread(self._loader.prepare)
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Let the model go whenever nobody used it for `idle_unload_s`; until cancelled."""
         idle_s = self._idle_unload_s
         if not idle_s:
@@ -155,7 +155,7 @@ class _Run:
     The thread appends to a deque and wakes the loop; the loop takes all that is there at once.
     """
 
-    def __init__(self, loader: Loader, request: GenerateRequest, ticket: Ticket) -> None:
+    def __init__(self, loader: ModelBackend, request: GenerateRequest, ticket: Ticket) -> None:
         self._loader = loader
         self._request = request
         self._ticket = ticket

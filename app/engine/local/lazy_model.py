@@ -48,7 +48,7 @@ from app.engine.checkpoints.load import (
     read_tokenizer,
 )
 from app.engine.checkpoints.memory import available_bytes
-from app.engine.decoding.limits import ATTRIBUTE, Room
+from app.engine.decoding.limits import ATTRIBUTE, DecodeLimits
 
 if TYPE_CHECKING:
     from app.engine.quantized.kernels import Kernels
@@ -214,13 +214,13 @@ class LazyModel:
         """Return where the checkpoint is; once the tokenizer is there."""
         return self._checkpoint[0] if self._checkpoint else Path(self.config.model_id)
 
-    def room(self) -> Room:
+    def room(self) -> DecodeLimits:
         """Return how many generations the memory is for, and what is kept of ended ones.
 
         To be asked once the model is loaded.
         """
         choice = self._choice
-        return Room(
+        return DecodeLimits(
             sequences=choice.sequences if choice else None,
             max_tokens=choice.kept_tokens if choice else None,
             ttl_s=self.config.keep_s,

@@ -18,7 +18,7 @@ from app.engine.text.output_parser import CALL_END
 
 if TYPE_CHECKING:
     from app.engine.structured.grammar import GrammarProcessor, Vocabulary
-    from app.engine.structured.tool_call_grammar import CallProcessor
+    from app.engine.structured.tool_call_grammar import ToolCallGrammar
 
 
 def check_fields(request: GenerateRequest, *, reads_images: bool) -> None:
@@ -59,7 +59,7 @@ def constraint_of(
     ids: Sequence[int] = (),
     *,
     thinking: bool = False,
-) -> GrammarProcessor | CallProcessor | None:
+) -> GrammarProcessor | ToolCallGrammar | None:
     """Return what holds the output to a form; None for free text.
 
     `ids` are the prompt's; `thinking`: it ends inside a block of thoughts.
@@ -69,7 +69,7 @@ def constraint_of(
     """
     from app.engine.prompting.template import tokens_of
     from app.engine.structured.grammar import GrammarProcessor
-    from app.engine.structured.tool_call_grammar import CallProcessor
+    from app.engine.structured.tool_call_grammar import ToolCallGrammar
 
     schema = _held_schema(request)
     if vocabulary is None:
@@ -83,7 +83,7 @@ def constraint_of(
         )
     if not request.tools:
         return None
-    return CallProcessor(
+    return ToolCallGrammar(
         vocabulary,
         call_schema(request.tools),
         max_tokens=request.max_tokens,

@@ -116,7 +116,7 @@ class Int4Linear(_Packed):
     """A linear layer of 4-bit levels: weight = (level - 8) * scale + zero, for groups of inputs.
 
     packed: (out, in / 2) uint8, of `pack` · scales_and_zeros: (in / 128, out, 2) bfloat16 ·
-    bias: (out,) bfloat16 · twin: the same weights in int8, which multiply many rows faster.
+    bias: (out,) bfloat16 · int8_copy: the same weights in int8, which multiply many rows faster.
     """
 
     packed: Tensor
@@ -128,7 +128,7 @@ class Int4Linear(_Packed):
         out_features: int,
         bias: bool = False,
         *,
-        twin: bool = False,
+        int8_copy: bool = False,
         kernels: Kernels | None = None,
         device: str = "cpu",
     ) -> None:
@@ -137,9 +137,9 @@ class Int4Linear(_Packed):
         self.register_buffer("packed", torch.empty(shape, dtype=torch.uint8, device=device))
         groups = in_features // GROUP
         self.register_buffer("scales_and_zeros", _bfloat16(groups, out_features, 2, device=device))
-        self.twin = (
+        self.int8_copy = (
             Int8Linear(in_features, out_features, kernels=self.kernels, device=device)
-            if twin
+            if int8_copy
             else None
         )
 
@@ -159,8 +159,8 @@ class Int4Linear(_Packed):
         if self.kernels.native:
             amx = self.kernels.native == "amx"
             return native.int4_product(rows, self.packed, self.scales_and_zeros, amx=amx)
-        if self.twin is not None and count > FEW_ROWS:
-            product: Tensor = self.twin(rows)
+        if self.int8_copy is not None and count > FEW_ROWS:
+            product: Tensor = self.int8_copy(rows)
         elif self.kernels.weight_only and count < DENSE_ROWS:
             # As in int8: bfloat16 activations only.
             product = torch.ops.aten._weight_int4pack_mm_for_cpu(

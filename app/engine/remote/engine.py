@@ -142,7 +142,7 @@ class RemoteEngine:
     async def prepare(self) -> None:
         """Nothing to prepare here."""
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Check the replicas' health until cancelled."""
         await self._replicas.watch()
 

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from app.core.errors import AppError
-from app.engine.structured.completion import Closer, compile_grammar, required_names
+from app.engine.structured.completion import JsonCompleter, compile_grammar, required_names
 from app.engine.text.compact_json import CompactJson
 from app.engine.text.tool_call_text import Nesting
 
@@ -70,7 +70,7 @@ class JsonText:
         so_far = _spelled_plainly("".join(self._shown)).encode("utf-8", "replace")
         for schema in self._schemas:
             try:
-                closer = Closer(compile_grammar(schema), required=required_names(schema))
+                closer = JsonCompleter(compile_grammar(schema), required=required_names(schema))
                 if closer.take(so_far):
                     return closer.closing().decode()
             except AppError as error:

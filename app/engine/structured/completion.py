@@ -107,7 +107,7 @@ def _nodes(schema: object) -> Iterator[Mapping[str, Any]]:
             yield from _nodes(value)
 
 
-class Closer:
+class JsonCompleter:
     """The bytes of a JSON text so far, and how to finish them."""
 
     __slots__ = (
@@ -131,17 +131,17 @@ class Closer:
         self._empty = False
         self._maybe_key = False
 
-    def copy(self) -> Closer:
+    def copy(self) -> JsonCompleter:
         """Return an independent copy."""
-        twin = object.__new__(Closer)
-        twin._matcher = self._matcher.deep_copy()
-        twin._keys = self._keys
-        twin._literals = self._literals
-        twin._in_string = self._in_string
-        twin._escaped = self._escaped
-        twin._empty = self._empty
-        twin._maybe_key = self._maybe_key
-        return twin
+        copied = object.__new__(JsonCompleter)
+        copied._matcher = self._matcher.deep_copy()
+        copied._keys = self._keys
+        copied._literals = self._literals
+        copied._in_string = self._in_string
+        copied._escaped = self._escaped
+        copied._empty = self._empty
+        copied._maybe_key = self._maybe_key
+        return copied
 
     @property
     def complete(self) -> bool:
@@ -275,10 +275,10 @@ class Closer:
 
     def _search(self) -> bytes:
         """Return the shortest bytes after which this string or number may end, if soon found."""
-        level: list[tuple[bytes, Closer]] = [(b"", self)]
+        level: list[tuple[bytes, JsonCompleter]] = [(b"", self)]
         states = 0
         while level:
-            deeper: list[tuple[bytes, Closer]] = []
+            deeper: list[tuple[bytes, JsonCompleter]] = []
             for path, here in level:
                 allowed = here._allowed()
                 if path and not here._escaped and here._may_end(allowed):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import GenerationFailed, Unsupported
-from app.engine.structured.completion import Closer, compile_grammar, required_names
+from app.engine.structured.completion import JsonCompleter, compile_grammar, required_names
 from app.engine.structured.schema_budget import CHARS_PER_TOKEN, fit_schema
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class GrammarProcessor:
         grammar = compile_grammar(fitted)
         self._vocabulary = vocabulary
         self._matcher = LLMatcher(vocabulary.tokens, grammar, log_level=0)
-        self._closer = Closer(grammar, required=required_names(fitted))
+        self._closer = JsonCompleter(grammar, required=required_names(fitted))
         self._remaining = max_tokens
         self._seen: int | None = None
         self._ended = False

@@ -24,7 +24,7 @@ _SPACES = SPACE.encode()
 _OPENING_BYTES = 64
 
 
-class CallProcessor:
+class ToolCallGrammar:
     """The state of one generation that may call tools (`tool_choice` "auto").
 
     A call begins with `<tool_call>`, or with `{"name"` as the first thing of the answer. From there

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from app.engine.base import TokenLogprob
 
 
-class Piece(str):
+class TextChunk(str):
     """A piece of output; `logprobs`: its tokens, when they were asked for (C24: text pieces)."""
 
     __slots__ = ("logprobs",)
     logprobs: tuple[TokenLogprob, ...]
 
-    def __new__(cls, text: str, logprobs: Sequence[TokenLogprob] = ()) -> Piece:
+    def __new__(cls, text: str, logprobs: Sequence[TokenLogprob] = ()) -> TextChunk:
         """Make a piece of text that carries its tokens."""
         piece = super().__new__(cls, text)
         piece.logprobs = tuple(logprobs)
@@ -50,7 +50,7 @@ class TokenTrack:
         return tuple(taken)
 
 
-class StopText:
+class StopStringFilter:
     """Passes text on up to the first stop string, which may span pieces (S1.18)."""
 
     def __init__(self, stop: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ _OPENING = re.compile(r"```(?:markdown|md|text)?[ \t]*\r?\n", re.I)
 _LONGEST_OPENING = 24
 
 
-class Unwrapped:
+class CodeFenceStripper:
     """Takes a text piece by piece and returns what of it is certain."""
 
     def __init__(self) -> None:

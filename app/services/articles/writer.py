@@ -33,7 +33,7 @@ from app.core.errors import (
     Unsupported,
 )
 from app.engine.base import Engine, require_engine
-from app.services.articles.code_fence import Unwrapped
+from app.services.articles.code_fence import CodeFenceStripper
 from app.services.articles.outline import OUTLINE_SCHEMA, SECTIONS, read_outline
 from app.services.articles.prompts import outline_prompt, section_prompt, style_prompt
 from app.services.call_llm import call_llm, llm_request
@@ -191,7 +191,7 @@ class Style(AsyncNode):  # type: ignore[misc, unused-ignore]
     async def exec_async(self, prep_res: tuple[str, Queue]) -> str:
         """Write the final article."""
         prompt, queue = prep_res
-        unwrapped = Unwrapped()
+        unwrapped = CodeFenceStripper()
         told: list[str] = []
 
         def tell(text: str) -> None:

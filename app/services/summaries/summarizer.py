@@ -120,7 +120,7 @@ class Summarizer:
                     yield Draft(event.kind, event.data, event.terminal)
         finally:
             # The caller's place stays taken until the model has really stopped.
-            await self._generations.settled(header)
+            await self._generations.wait_stopped(header)
 
     async def sweep(self) -> None:
         """Forget generations that everybody has read."""

@@ -137,10 +137,10 @@ class MemoryLog:
         await asyncio.sleep(timeout_s)
         return []
 
-    async def attend(self, run: str, for_s: float) -> None:
+    async def renew_lease(self, run: str, for_s: float) -> None:
         """Nobody elsewhere could ask."""
 
-    async def attended_s(self, run: str) -> float:
+    async def lease_left_s(self, run: str) -> float:
         return float("-inf")
 
     async def heartbeat(self) -> list[Header]:

@@ -71,7 +71,7 @@ class RedisLog(WriteThroughLog):
         self._expire_s = EXPIRE_S
         self._beaten_at_s = float("-inf")
         self._judges_from_s = 0.0
-        self._prolonged_at_s = 0.0
+        self._prolonged_at_s = float("-inf")
 
     async def find(self, owner: str, session_id: str) -> Header | None:
         found = await self._run(FIND, owner, session_id)
@@ -93,10 +93,10 @@ class RedisLog(WriteThroughLog):
                     return [run.decode() for run in (first[1], *more)]
         return []
 
-    async def attend(self, run: str, for_s: float) -> None:
+    async def renew_lease(self, run: str, for_s: float) -> None:
         await self._run(ATTEND, run, round(for_s * 1000))
 
-    async def attended_s(self, run: str) -> float:
+    async def lease_left_s(self, run: str) -> float:
         left_ms = await self._run(ATTENDED, run)
         return float("-inf") if left_ms is None else left_ms / 1000
 
@@ -196,7 +196,7 @@ class RedisLog(WriteThroughLog):
         for _, entries in came:
             mirror.extend([_event(entry, fields) for entry, fields in entries])
 
-    async def _beat(self) -> list[Header]:
+    async def _heartbeat(self) -> list[Header]:
         now_s = asyncio.get_running_loop().time()
         if now_s - self._beaten_at_s > LIFE_S:
             self._judges_from_s = now_s + GRACE_S

@@ -79,13 +79,13 @@ class SqliteLog(WriteThroughLog):
                 return sorted(new)
             await asyncio.sleep(min(STOPS_POLL_S, left_s))
 
-    async def attend(self, run: str, for_s: float) -> None:
+    async def renew_lease(self, run: str, for_s: float) -> None:
         await self._change(
             "UPDATE runs SET attended_until = max(coalesce(attended_until, 0), ?) WHERE run = ?",
             (time.time() + for_s, run),
         )
 
-    async def attended_s(self, run: str) -> float:
+    async def lease_left_s(self, run: str) -> float:
         row = await self._row("SELECT attended_until FROM runs WHERE run = ?", (run,))
         if row is None or row[0] is None:
             return float("-inf")
@@ -137,7 +137,7 @@ class SqliteLog(WriteThroughLog):
             if await self._pause(run, min(POLL_S, left_s)):
                 return
 
-    async def _beat(self) -> list[Header]:
+    async def _heartbeat(self) -> list[Header]:
         return await self._reading.do(lambda db: _lost(db, self._process))
 
     async def _drop(self, older_than_s: float) -> int:

@@ -128,7 +128,7 @@ class WriteThroughLog(ABC):
             await self._watch(run, after, timeout_s)
 
     async def heartbeat(self) -> list[Header]:
-        lost = await self._beat()
+        lost = await self._heartbeat()
         return [*lost, *self._doubtful.values()]
 
     def forget(self, run: str) -> None:
@@ -165,7 +165,7 @@ class WriteThroughLog(ABC):
         """Do what `wait` says for a run that is not in the ring."""
 
     @abstractmethod
-    async def _beat(self) -> list[Header]:
+    async def _heartbeat(self) -> list[Header]:
         """Do what `heartbeat` says in the store."""
 
     @abstractmethod

@@ -17,7 +17,7 @@ from app.engine.checkpoints.formats import (
     RUNTIME_BYTES,
     Choice,
     choose,
-    held_as,
+    layer_format,
     need_bytes,
     rows_at_once,
 )
@@ -189,12 +189,12 @@ def test_without_a_known_limit_the_context_is_the_bound() -> None:
     assert chosen(None).kept_tokens is None
 
 
-def test_the_twin_comes_before_what_is_kept() -> None:
+def test_the_int8_copy_comes_before_what_is_kept() -> None:
     """C12: it reads every prompt faster, and not only those that are asked for again."""
     both = chosen(16 * GB, weights="int4")
-    assert both.format.twin
+    assert both.format.int8_copy
     tight = chosen(both.need_bytes, weights="int4")
-    assert tight.format.twin
+    assert tight.format.int8_copy
     assert tight.kept_tokens == 0
 
 
@@ -206,15 +206,15 @@ def test_models_that_generate_runs_need_room_for_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "gigabytes"), [("int8", 3.9), ("int4", 2.2), ("int4 and twin", 5.9)]
+    ("weights", "gigabytes"), [("int8", 3.9), ("int4", 2.2), ("int4 and int8 copy", 5.9)]
 )
 def test_the_need_of_packed_weights_is_what_phi3_holds(weights: str, gigabytes: float) -> None:
     """C12: embedding bfloat16, head int8, layers as the format says."""
-    name, _, twin = weights.partition(" and ")
+    name, _, int8_copy = weights.partition(" and ")
     chosen = next(f for f in FORMATS if f.name == name)
     need = need_bytes(
         phi3(num_hidden_layers=0, hidden_size=1, intermediate_size=1, num_attention_heads=1),
-        replace(chosen, twin=bool(twin)),
+        replace(chosen, int8_copy=bool(int8_copy)),
         context_tokens=1,
         prompt_tokens=1,
     )
@@ -222,21 +222,23 @@ def test_the_need_of_packed_weights_is_what_phi3_holds(weights: str, gigabytes: 
     assert need == pytest.approx(gigabytes * GB + RUNTIME_BYTES + 0.4 * GB, abs=0.06 * GB)
 
 
-@pytest.mark.parametrize(("room", "twin"), [(16 * GB, True), (7 * GB, False), (None, True)])
-def test_int4_gets_its_int8_twin_when_that_fits_and_says_so(room: int | None, twin: bool) -> None:
-    """C12: the twin reads prompts faster and is not worth being refused for."""
+@pytest.mark.parametrize(("room", "int8_copy"), [(16 * GB, True), (7 * GB, False), (None, True)])
+def test_int4_gets_its_int8_int8_copy_when_that_fits_and_says_so(
+    room: int | None, int8_copy: bool
+) -> None:
+    """C12: the int8 copy reads prompts faster and is not worth being refused for."""
     choice = choose(phi3(), weights="int4", available=room, context_tokens=4096, prompt_tokens=3072)
-    assert (choice.format.name, choice.format.twin) == ("int4", twin)
-    assert ("with an int8 twin" if twin else "no int8 twin") in choice.reason
+    assert (choice.format.name, choice.format.int8_copy) == ("int4", int8_copy)
+    assert ("with an int8 copy" if int8_copy else "no int8 copy") in choice.reason
     assert room is None or choice.need_bytes <= room
 
 
-def test_native_kernels_need_no_twin_and_are_asked_for_only_by_int4() -> None:
+def test_native_kernels_need_no_int8_copy_and_are_asked_for_only_by_int4() -> None:
     """C12: they read a prompt by way of int8, and 3.7 GB stay free."""
     values: dict[str, Any] = {"context_tokens": 4096, "prompt_tokens": 3072}
     choice = choose(phi3(), weights="int4", available=16 * GB, native=lambda: True, **values)
-    assert not choice.format.twin
-    assert "need no int8 twin" in choice.reason
+    assert not choice.format.int8_copy
+    assert "need no int8 copy" in choice.reason
     bare = choose(phi3(), weights="int4", available=choice.need_bytes, **values)
     assert bare.need_bytes == choice.need_bytes
 
@@ -248,11 +250,11 @@ def test_native_kernels_need_no_twin_and_are_asked_for_only_by_int4() -> None:
 
 def test_layers_that_no_kernel_takes_are_counted_in_bfloat16() -> None:
     """C12: honest also for sizes that the kernels do not know."""
-    assert held_as("int4", (64, 128)) == "int4"
-    assert held_as("int4", (64, 128), head=True) == "int8"
-    assert held_as("int4", (48, 96)) == "int8"
-    assert held_as("int8", (20, 128)) == held_as("int8", (64, 24)) == "bfloat16"
-    assert held_as("bfloat16", (64, 128)) == "bfloat16"
+    assert layer_format("int4", (64, 128)) == "int4"
+    assert layer_format("int4", (64, 128), head=True) == "int8"
+    assert layer_format("int4", (48, 96)) == "int8"
+    assert layer_format("int8", (20, 128)) == layer_format("int8", (64, 24)) == "bfloat16"
+    assert layer_format("bfloat16", (64, 128)) == "bfloat16"
     odd = replace(phi3(), layers=((20, 24),) * 9, head=(99, 24))
     need = [need_bytes(odd, f, context_tokens=1, prompt_tokens=1) for f in FORMATS[1:]]
     assert need[1] >= need[0]

@@ -60,8 +60,8 @@ def test_each_family_loads_and_generates_in_each_format(
         assert isinstance(model.lm_head, Int8Linear)
         kinds = {type(m) for m in model.model.modules()} & {Int4Linear, Int8Linear}
         # Only an int4 layer has one of int8 in itself, and only for torch's kernels.
-        twin = set() if find_kernels().native else {Int8Linear}
-        assert kinds == ({Int4Linear} | twin if weights == "int4" else {Int8Linear})
+        int8_copy = set() if find_kernels().native else {Int8Linear}
+        assert kinds == ({Int4Linear} | int8_copy if weights == "int4" else {Int8Linear})
         own = whole.generation_config.eos_token_id
         assert model.generation_config.eos_token_id == own
         assert (str(model.dtype), model.training) == ("torch.bfloat16", False)
@@ -106,7 +106,7 @@ def test_a_forced_slow_path_answers_as_the_fast_one(packable_checkpoint: Path, l
     for weights in ("int8", "int4"):
         fast = service(packable_checkpoint, weights, kernels=kernels_of(layout))
         fast.get_model()
-        # Where the fast one has no int8 twin, there must be no room for that of the slow one.
+        # Where the fast one has no int8 copy, there must be no room for that of the slow one.
         limit = fast.info()["need_bytes"] if layout != "torch" else None
         loader = service(packable_checkpoint, weights, kernels=slow, memory_limit_bytes=limit)
         for ids in (IDS, IDS[:, :3]):

@@ -169,7 +169,7 @@ def test_files_of_the_hubs_cache_are_known_by_their_content(copied: Path, tmp_pa
     assert len(folders(cache)) == 1
 
 
-def test_a_twin_is_added_when_there_is_room_for_it(copied: Path, tmp_path: Path) -> None:
+def test_a_int8_copy_is_added_when_there_is_room_for_it(copied: Path, tmp_path: Path) -> None:
     """C12, QUANT_CACHE_DIR: what was kept serves with less, and is made anew for more."""
     cache = tmp_path / "c"
     need = service(copied, "int4", kernels=TORCH)
@@ -178,13 +178,13 @@ def test_a_twin_is_added_when_there_is_room_for_it(copied: Path, tmp_path: Path)
     for values in (small, {}, small):
         loader = service(copied, "int4", quant_cache_dir=str(cache), kernels=TORCH, **values)
         model = loader.get_model()[0]
-        twins = [m.twin is not None for m in model.modules() if isinstance(m, Int4Linear)]
-        assert set(twins) == {not values}
-        assert ("no int8 twin" in loader.info()["reason"]) == bool(values)
+        copies = [m.int8_copy is not None for m in model.modules() if isinstance(m, Int4Linear)]
+        assert set(copies) == {not values}
+        assert ("no int8 copy" in loader.info()["reason"]) == bool(values)
         assert error(logits(loader), float_logits(copied)) < 0.8
     kept = next(folders(cache)[0].glob("*.safetensors"))
     with safe_open(kept, framework="pt") as opened:
-        assert any(".twin." in name for name in opened.keys())  # noqa: SIM118
+        assert any(".int8_copy." in name for name in opened.keys())  # noqa: SIM118
 
 
 @pytest.mark.parametrize("setting", [None, "", "none"])

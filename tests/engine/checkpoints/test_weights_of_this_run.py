@@ -15,7 +15,7 @@ from app.engine.quantized.linear import Int4Linear, Int8Linear
 from app.services.model_loader_v4 import ModelServiceV4
 from tests import weight_formats
 from tests.checkpoints import make_checkpoint
-from tests.weight_formats import WITHOUT_TWIN, WeightFormat, of_this_run
+from tests.weight_formats import WITHOUT_INT8_COPY, WeightFormat, of_this_run
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ("checkpoint", "fallback_checkpoint", "qwen_checkpoint", "llama_checkpoint")
@@ -35,7 +35,7 @@ def layers_of(folder: Path) -> Counter[str]:
         if isinstance(module, Int4Linear):
             found["int4"] += 1
         elif isinstance(module, Int8Linear):
-            found["int8 twin" if name.endswith(".twin") else "int8"] += 1
+            found["int8 copy" if name.endswith(".int8_copy") else "int8"] += 1
         elif type(module) is nn.Linear:
             found[str(module.weight.dtype).removeprefix("torch.")] += 1
     return found
@@ -49,11 +49,11 @@ def test_the_tiny_models_are_held_as_the_run_asks(request: pytest.FixtureRequest
         run = of_this_run()
         if run.held == "int4":
             native = run.native and find_kernels().native
-            twins = 0 if run.name == WITHOUT_TWIN or native else found["int4"]
+            copies = 0 if run.name == WITHOUT_INT8_COPY or native else found["int4"]
             # The head is never int4.
-            assert (found.total() - twins - found["int4"], found["int8"]) == (1, 1)
+            assert (found.total() - copies - found["int4"], found["int8"]) == (1, 1)
             assert found["int4"] >= 4
-            assert found["int8 twin"] == twins
+            assert found["int8 copy"] == copies
         else:
             assert set(found) == {run.held}
             assert found.total() >= 5
@@ -81,7 +81,15 @@ def test_the_option_reaches_the_loaders() -> None:
     """C12: asked from outside, as a person does."""
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "--weights", WITHOUT_TWIN, "-p", "no:cacheprovider"),
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "--weights",
+                WITHOUT_INT8_COPY,
+                "-p",
+                "no:cacheprovider",
+            ),
             f"{__file__}::{test_the_tiny_models_are_held_as_the_run_asks.__name__}",
         ],
         cwd=ROOT,
@@ -91,6 +99,6 @@ def test_the_option_reaches_the_loaders() -> None:
     )
     assert done.returncode == 0, done.stdout
     last = next(line for line in done.stdout.splitlines() if "linear layers" in line)
-    assert f"--weights {WITHOUT_TWIN}" in last
+    assert f"--weights {WITHOUT_INT8_COPY}" in last
     assert " int4" in last
     assert "float32" not in last

@@ -17,7 +17,7 @@ import transformers
 from app.engine.decoding.attention import NAME
 from app.engine.decoding.decoder import Decoder, decoder_of
 from app.engine.decoding.kv_cache import KeyValues
-from app.engine.decoding.limits import ALONE_TOKENS, FIRST_ROWS, LEAST_ROWS, MOST_ROWS, Room
+from app.engine.decoding.limits import ALONE_TOKENS, FIRST_ROWS, LEAST_ROWS, MOST_ROWS, DecodeLimits
 from app.engine.decoding.sequence import Generation
 
 WAIT_S = 60.0
@@ -414,7 +414,7 @@ class Machine:
     ("step_s", "row_s", "chunk", "longest_s"),
     [
         pytest.param(0.7, 0.048, LEAST_ROWS, 1.6, id="float32 on two cores"),
-        pytest.param(0.15, 0.009, 82, 1.0, id="int4 with its twin"),
+        pytest.param(0.15, 0.009, 82, 1.0, id="int4 with its int8 copy"),
         pytest.param(0.001, 0.0001, MOST_ROWS, 0.1, id="a fast machine"),
     ],
 )
@@ -450,7 +450,7 @@ def test_who_has_no_room_waits_for_somebody_to_leave() -> None:
     hook = model.get_decoder().register_forward_hook(
         lambda _, __, output: rows.append(output.last_hidden_state.shape[1])
     )
-    running = decoder_of(model, Room(sequences=2))
+    running = decoder_of(model, DecodeLimits(sequences=2))
     assert running is not None
     prompts = [prompt_of(9, seed=seed) for seed in range(5)]
     texts = [start(running, prompt, max_tokens=30) for prompt in prompts]
@@ -462,7 +462,7 @@ def test_who_has_no_room_waits_for_somebody_to_leave() -> None:
 
 def test_who_is_stopped_while_waiting_ends_at_once() -> None:
     """S1.31: a cancel does not wait for those who run."""
-    running = decoder_of(model_of(), Room(sequences=1))
+    running = decoder_of(model_of(), DecodeLimits(sequences=1))
     assert running is not None
     first = start(running, prompt_of(9), max_tokens=1500)
     assert first.begun.wait(WAIT_S)
@@ -484,7 +484,7 @@ def test_what_users_sent_is_let_go_in_time() -> None:
     others = {id(ref()) for ref in alive()}
     now = [0.0]
     model = model_of()
-    running = decoder_of(model, Room(ttl_s=600.0, clock=lambda: now[0]))
+    running = decoder_of(model, DecodeLimits(ttl_s=600.0, clock=lambda: now[0]))
     assert running is not None
     start(running, prompt_of(300), max_tokens=3).wait()
     running.rest(WAIT_S)

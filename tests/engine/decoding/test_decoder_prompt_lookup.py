@@ -9,7 +9,7 @@ import torch
 
 from app.engine.decoding.attention import by_products, fused
 from app.engine.decoding.decoder import Decoder, decoder_of
-from app.engine.decoding.limits import CHEAP_ROWS, MOST_GUESSED, Room
+from app.engine.decoding.limits import CHEAP_ROWS, MOST_GUESSED, DecodeLimits
 from tests.engine.decoding.test_decoder import (
     FAMILIES,
     Forced,
@@ -29,7 +29,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 def guessing(model: Any) -> Decoder:
-    found = decoder_of(model, Room(cheap_rows=CHEAP_ROWS))
+    found = decoder_of(model, DecodeLimits(cheap_rows=CHEAP_ROWS))
     assert found is not None
     return found
 

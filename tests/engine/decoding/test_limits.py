@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from app.engine.decoding.limits import FIRST_ROWS, LEAST_ROWS, MOST_ROWS, STEP_S, Pace, runs
+from app.engine.decoding.limits import FIRST_ROWS, LEAST_ROWS, MOST_ROWS, STEP_S, ChunkSizer, runs
 
 
 @pytest.mark.parametrize("step_s", [0.0, 0.05, 0.3, 0.6])
 @pytest.mark.parametrize("row_s", [0.004, 0.01, 0.03])
 def test_the_rows_come_to_what_a_step_may_take(step_s: float, row_s: float) -> None:
     """The issue of speed: never a stall of more than 2 s; the others' own tokens count as well."""
-    pace = Pace()
+    pace = ChunkSizer()
     assert pace.rows() == FIRST_ROWS
     for _ in range(20):
         rows = pace.rows()
@@ -22,7 +22,7 @@ def test_the_rows_come_to_what_a_step_may_take(step_s: float, row_s: float) -> N
 
 def test_the_rows_have_bounds_and_one_slow_step_is_forgotten() -> None:
     """A machine that stood still for a moment reads on as before."""
-    pace = Pace()
+    pace = ChunkSizer()
     pace.took(64, 0.0)
     assert pace.rows() == MOST_ROWS
     pace.took(MOST_ROWS, 3600.0)

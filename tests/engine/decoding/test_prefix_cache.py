@@ -8,7 +8,7 @@ import torch
 
 from app.engine.decoding.kv_cache import KeyValues
 from app.engine.decoding.limits import BLOCK_TOKENS
-from app.engine.decoding.prefix_cache import LEAST_TOKENS, Prefixes
+from app.engine.decoding.prefix_cache import LEAST_TOKENS, PrefixCache
 
 LAYERS = 2
 
@@ -24,12 +24,12 @@ def computed(tokens: int) -> KeyValues:
     return kv
 
 
-def take(prefixes: Prefixes, ids: list[int], running: object = (), room: int = 0) -> KeyValues:
+def take(prefixes: PrefixCache, ids: list[int], running: object = (), room: int = 0) -> KeyValues:
     return prefixes.take(ids, running, layers=LAYERS, room_tokens=room or len(ids))  # type: ignore[arg-type]
 
 
 def test_an_unknown_beginning_is_computed() -> None:
-    prefixes = Prefixes(2048)
+    prefixes = PrefixCache(2048)
     prefixes.keep(list(range(100)), computed(100))
     assert take(prefixes, [500, *range(99)]).length == 0
     assert take(prefixes, list(range(LEAST_TOKENS - 1)) + [999] * 50).length == 0
@@ -37,7 +37,7 @@ def test_an_unknown_beginning_is_computed() -> None:
 
 def test_a_sequence_is_handed_over_and_its_last_token_computed_again() -> None:
     """Its logits are wanted, and they are not kept."""
-    prefixes = Prefixes(2048)
+    prefixes = PrefixCache(2048)
     kv = computed(100)
     prefixes.keep(list(range(100)), kv)
     assert take(prefixes, list(range(100))) is kv
@@ -47,7 +47,7 @@ def test_a_sequence_is_handed_over_and_its_last_token_computed_again() -> None:
 
 def test_a_short_common_beginning_is_copied_and_the_rest_stays() -> None:
     """A system prompt in front of another article."""
-    prefixes = Prefixes(2048)
+    prefixes = PrefixCache(2048)
     kv = computed(200)
     prefixes.keep(list(range(200)), kv)
     other = take(prefixes, [*range(40), *range(900, 1000)])
@@ -62,14 +62,14 @@ def test_a_short_common_beginning_is_copied_and_the_rest_stays() -> None:
 
 def test_what_runs_is_copied_never_taken() -> None:
     running = computed(80)
-    found = take(Prefixes(2048), list(range(120)), [(list(range(80)), running)])
+    found = take(PrefixCache(2048), list(range(120)), [(list(range(80)), running)])
     assert found is not running
     assert found.length == running.length == 80
 
 
 def test_the_oldest_goes_when_there_is_no_room() -> None:
     """C12: kept sequences never take more memory than was counted for them."""
-    prefixes = Prefixes(4 * BLOCK_TOKENS)
+    prefixes = PrefixCache(4 * BLOCK_TOKENS)
     for start in (0, 1000, 2000, 3000, 4000):
         prefixes.keep(list(range(start, start + 200)), computed(200))
         assert prefixes.held_tokens <= 4 * BLOCK_TOKENS
@@ -79,7 +79,7 @@ def test_the_oldest_goes_when_there_is_no_room() -> None:
 
 def test_one_that_was_copied_from_is_not_the_oldest() -> None:
     """A system prompt that everybody shares stays, whoever brought it."""
-    prefixes = Prefixes(2 * BLOCK_TOKENS)
+    prefixes = PrefixCache(2 * BLOCK_TOKENS)
     for start in (0, 1000):
         prefixes.keep(list(range(start, start + 200)), computed(200))
     assert take(prefixes, [*range(40), *range(500, 600)]).length == 40
@@ -90,7 +90,7 @@ def test_one_that_was_copied_from_is_not_the_oldest() -> None:
 
 def test_what_runs_takes_no_room_from_what_is_kept() -> None:
     """C12: the memory of running sequences is counted for itself."""
-    prefixes = Prefixes(BLOCK_TOKENS)
+    prefixes = PrefixCache(BLOCK_TOKENS)
     prefixes.keep(list(range(200)), computed(200))
     assert take(prefixes, [7] * 50, room=2048).capacity == 2048
     assert take(prefixes, list(range(200))).length == 199
@@ -98,7 +98,7 @@ def test_what_runs_takes_no_room_from_what_is_kept() -> None:
 
 def test_of_a_sequence_without_room_the_beginning_is_kept() -> None:
     """C12: with little memory the system prompt at least is not computed again."""
-    prefixes = Prefixes(2 * BLOCK_TOKENS + 100)
+    prefixes = PrefixCache(2 * BLOCK_TOKENS + 100)
     prefixes.keep(list(range(2000)), computed(2000))
     assert prefixes.held_tokens == 2 * BLOCK_TOKENS
     found = take(prefixes, list(range(2000)))
@@ -109,7 +109,7 @@ def test_of_a_sequence_without_room_the_beginning_is_kept() -> None:
 def test_without_room_nothing_is_kept() -> None:
     """C12: keeping is worth less than a larger weight format."""
     for most in (0, BLOCK_TOKENS - 1):
-        prefixes = Prefixes(most)
+        prefixes = PrefixCache(most)
         prefixes.keep(list(range(200)), computed(200))
         assert prefixes.held_tokens == 0
         assert take(prefixes, list(range(200))).length == 0
@@ -117,7 +117,7 @@ def test_without_room_nothing_is_kept() -> None:
 
 def test_buffers_have_their_room_from_the_start() -> None:
     """Growing copies all that is there; found, copied or new, it happens once at most."""
-    prefixes = Prefixes(2048)
+    prefixes = PrefixCache(2048)
     prefixes.keep(list(range(200)), computed(200))
     for ids in ([7] * 50, [*range(40), *[7] * 50], list(range(200))):
         assert take(prefixes, ids, room=700).capacity == 3 * BLOCK_TOKENS
@@ -136,7 +136,7 @@ class Clock:
 def test_what_ended_too_long_ago_is_not_found_and_not_held() -> None:
     """SESSIONS_TTL_SECONDS: it is what users sent. To the second, and each by its own end."""
     clock = Clock()
-    prefixes = Prefixes(2048, ttl_s=600.0, clock=clock)
+    prefixes = PrefixCache(2048, ttl_s=600.0, clock=clock)
     prefixes.keep(list(range(200)), computed(200))
     clock.now_s += 300.0
     kv = computed(200)
@@ -156,7 +156,7 @@ def test_what_ended_too_long_ago_is_not_found_and_not_held() -> None:
 def test_what_nobody_asks_for_is_let_go_too() -> None:
     """SESSIONS_TTL_SECONDS: whoever keeps house hands it over to be freed."""
     clock = Clock()
-    prefixes = Prefixes(2048, ttl_s=600.0, clock=clock)
+    prefixes = PrefixCache(2048, ttl_s=600.0, clock=clock)
     kv = computed(200)
     prefixes.keep(list(range(200)), kv)
     assert prefixes.forget_expired() == []
@@ -168,6 +168,6 @@ def test_what_nobody_asks_for_is_let_go_too() -> None:
 
 def test_a_time_of_nothing_keeps_nothing() -> None:
     """SESSIONS_TTL_SECONDS=0."""
-    prefixes = Prefixes(2048, ttl_s=0.0, clock=Clock())
+    prefixes = PrefixCache(2048, ttl_s=0.0, clock=Clock())
     prefixes.keep(list(range(200)), computed(200))
     assert prefixes.held_tokens == 0

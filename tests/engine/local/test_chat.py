@@ -30,7 +30,7 @@ from app.engine.base import (
 )
 from app.engine.local.engine import LocalEngine
 from app.engine.prompting.fit import encode_prompt
-from app.engine.text.pieces import Piece
+from app.engine.text.pieces import TextChunk
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import THINKING_TEMPLATE, make_checkpoint
 from tests.weight_formats import of_this_run
@@ -212,7 +212,7 @@ async def test_penalties_keep_a_model_from_repeating(checkpoint: Path) -> None:
 
 
 def tokens_of(pieces: Sequence[str]) -> list[Any]:
-    return [token for piece in pieces if isinstance(piece, Piece) for token in piece.logprobs]
+    return [token for piece in pieces if isinstance(piece, TextChunk) for token in piece.logprobs]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -35,7 +35,7 @@ from app.engine.base import (
     ToolCallPart,
 )
 from app.engine.local.engine import LocalEngine
-from app.engine.text.pieces import Piece
+from app.engine.text.pieces import TextChunk
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.weight_formats import of_this_run
@@ -183,7 +183,7 @@ async def test_joined_texts_keep_every_token() -> None:
     tokens = [TokenLogprob(str(n), str(n).encode(), -1.0) for n in range(500)]
 
     def stream(messages: Any, **options: Any) -> Iterator[str]:
-        yield from (Piece(token.text, [token]) for token in tokens)
+        yield from (TextChunk(token.text, [token]) for token in tokens)
 
     items = await collect(LocalEngine(loader_of(stream)))
     assert [one for item in items if isinstance(item, Text) for one in item.logprobs] == tokens
@@ -208,10 +208,10 @@ async def test_an_unused_model_is_let_go_beside_the_requests() -> None:
 
     loader = loader_of(lambda messages, **options: [])
     loader.unload_if_idle = staticmethod(unload_if_idle)
-    await asyncio.wait_for(LocalEngine(loader).tend(), 10)
+    await asyncio.wait_for(LocalEngine(loader).maintain(), 10)
     assert asked.empty()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        tending = group.create_task(LocalEngine(loader, idle_unload_s=0.02).tend())
+        tending = group.create_task(LocalEngine(loader, idle_unload_s=0.02).maintain())
         for _ in range(3):
             assert await asked.get() == (0.02, False)
         tending.cancel()

@@ -13,7 +13,7 @@ from app.core.errors import Unsupported
 from app.engine.base import Message, Tool, ToolCall
 from app.engine.prompting.template import knows_tools, render, tokens_of
 from app.engine.prompting.tools import call_schema, instructions
-from app.engine.structured.completion import Closer, compile_grammar, required_names
+from app.engine.structured.completion import JsonCompleter, compile_grammar, required_names
 from tests.checkpoints import THINKING_TEMPLATE
 
 WEATHER = Tool(
@@ -179,7 +179,7 @@ def test_no_part_of_a_tool_becomes_a_control_token(
 
 
 def accepts(schema: dict[str, Any], text: str) -> bool:
-    closer = Closer(compile_grammar(schema), required=required_names(schema))
+    closer = JsonCompleter(compile_grammar(schema), required=required_names(schema))
     return closer.take(text.encode()) and closer.complete
 
 

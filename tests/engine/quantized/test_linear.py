@@ -45,11 +45,13 @@ def int8_of(layer: nn.Linear, kernels: Kernels | None = None) -> Int8Linear:
     return made
 
 
-def int4_of(layer: nn.Linear, kernels: Kernels | None = None, *, twin: bool = False) -> Int4Linear:
-    made = Int4Linear(IN, OUT, layer.bias is not None, twin=twin, kernels=kernels)
+def int4_of(
+    layer: nn.Linear, kernels: Kernels | None = None, *, int8_copy: bool = False
+) -> Int4Linear:
+    made = Int4Linear(IN, OUT, layer.bias is not None, int8_copy=int8_copy, kernels=kernels)
     made.packed, made.scales_and_zeros = quantize_int4(layer.weight, made.pack, block=made.block)
-    if made.twin is not None:
-        fill(made.twin, layer.weight)
+    if made.int8_copy is not None:
+        fill(made.int8_copy, layer.weight)
     if layer.bias is not None:
         made.bias = layer.bias.to(torch.bfloat16)
     return made
@@ -63,7 +65,7 @@ def int4_of(layer: nn.Linear, kernels: Kernels | None = None, *, twin: bool = Fa
     [
         ("int8", INT8_ERROR, INT8_ERROR),
         ("int4", INT4_ERROR, INT4_ERROR),
-        ("twin", INT4_ERROR, INT8_ERROR),
+        ("int8_copy", INT4_ERROR, INT8_ERROR),
     ],
 )
 def test_a_packed_layer_answers_like_the_float_one(
@@ -74,7 +76,7 @@ def test_a_packed_layer_answers_like_the_float_one(
     if kind == "int8":
         packed: nn.Module = int8_of(layer, kernels)
     else:
-        packed = int4_of(layer, kernels, twin=kind == "twin")
+        packed = int4_of(layer, kernels, int8_copy=kind == "int8_copy")
     x = normal(rows, IN, seed=2).to(dtype)
     made = packed(x)
     assert (made.dtype, made.shape) == (dtype, (rows, OUT))
@@ -197,7 +199,7 @@ def test_a_row_of_zeros_gives_the_bias() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_packing_leaves_the_weight_as_it_was(dtype: torch.dtype) -> None:
-    """C12: a twin is made of the same tensor."""
+    """C12: an int8 copy is made of the same tensor."""
     weight = normal(64, 256).to(dtype)
     before = weight.clone()
     quantize_int8(weight, as_it_is, block=1)

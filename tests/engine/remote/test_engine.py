@@ -581,7 +581,7 @@ async def test_a_server_that_comes_back_is_used_again(
     base = stage.serve(script)[0].replace("http://", "http://user:secret@")
     engine = stage.engine(base)
     with structlog.testing.capture_logs() as logs:
-        watch = asyncio.ensure_future(engine.tend())
+        watch = asyncio.ensure_future(engine.maintain())
         try:
             await until(lambda: any(line["event"] == "replica_down" for line in logs))
             with pytest.raises(EngineUnavailable):

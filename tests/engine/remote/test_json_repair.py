@@ -212,8 +212,8 @@ async def test_a_server_that_knows_no_thinking_is_asked_without_it(stage: Stage)
 
 def test_the_grammar_knows_fewer_escapes_than_json() -> None:
     """Why escapes are spelled out before a text is completed."""
-    from app.engine.structured.completion import Closer
+    from app.engine.structured.completion import JsonCompleter
 
-    closer = Closer(compile_grammar({"type": "string"}))
+    closer = JsonCompleter(compile_grammar({"type": "string"}))
     assert not closer.accepts(rb'"\u00e9')
     assert closer.accepts('"é'.encode())

@@ -14,7 +14,7 @@ import pytest
 
 from app.core.errors import Unsupported
 from app.engine.base import Finish, Message
-from app.engine.structured.completion import Closer, compile_grammar, required_names
+from app.engine.structured.completion import JsonCompleter, compile_grammar, required_names
 from app.engine.structured.schema_budget import fit_schema
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.model_loader_v4 import ModelServiceV4
@@ -207,7 +207,7 @@ def test_after_the_object_the_model_stops_by_itself(either: type[ModelServiceV4]
 def test_the_closing_is_short_and_honest(start: str, rest: str) -> None:
     """Contract 1: the grammar closes the object inside the budget."""
     schema = summary_schema(3)
-    closer = Closer(compile_grammar(schema), required=required_names(schema))
+    closer = JsonCompleter(compile_grammar(schema), required=required_names(schema))
     assert closer.take(start.encode())
     closing = closer.closing().decode()
     assert closing.startswith(rest)
@@ -218,7 +218,7 @@ def test_a_half_finished_character_is_finished_first() -> None:
     """Contract 1: the text is UTF-8 at every cut."""
     schema = summary_schema(3)
     for cut in (b"\xe2\x80", b"\xe2", b"\xf0", b"\xc3", b"\xed"):
-        closer = Closer(compile_grammar(schema), required=required_names(schema))
+        closer = JsonCompleter(compile_grammar(schema), required=required_names(schema))
         start = b'{"title":"' + cut
         assert closer.take(start)
         StructuredSummary.model_validate_json((start + closer.closing()).decode("utf-8"))
@@ -229,7 +229,7 @@ def test_a_half_finished_character_is_finished_first() -> None:
 )
 def test_control_characters_and_surrogates_cannot_be_written(text: str) -> None:
     """C13: a lone surrogate cannot be sent as UTF-8, a NUL is no text."""
-    closer = Closer(compile_grammar(summary_schema(1)))
+    closer = JsonCompleter(compile_grammar(summary_schema(1)))
     assert not closer.accepts(f'{{"title":"{text}"'.encode())
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.articles.code_fence import Unwrapped
+from app.services.articles.code_fence import CodeFenceStripper
 
 WHOLE = {
     "\n\n  # Title\n\nHello there.  \n\n\n": "# Title\n\nHello there.",
@@ -28,7 +28,7 @@ WHOLE = {
 
 
 def unwrapped(text: str, cuts: list[int]) -> str:
-    taker = Unwrapped()
+    taker = CodeFenceStripper()
     places = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
     pieces = [text[a:b] for a, b in pairwise(places)]
     return "".join(taker.feed(piece) for piece in pieces) + taker.finish()

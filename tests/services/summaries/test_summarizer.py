@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.summaries import SummaryAsk
+from app.api.summaries import SummaryRequest
 from app.api.v4.wire import text_events
 from app.core.errors import InvalidInput, ScrapeFailed
 from app.engine.base import Document
@@ -158,7 +158,7 @@ async def test_an_empty_page_is_no_article() -> None:
 
 async def test_the_longest_stream_fits_the_log() -> None:
     """Contract 3: 2,048 events a session, and a summary may have 2,048 tokens."""
-    ask = SummaryAsk(given=Input(text=ARTICLE), max_tokens=2048)
+    ask = SummaryRequest(given=Input(text=ARTICLE), max_tokens=2048)
     source = Source(Document(text=ARTICLE), {}, 0.0)
 
     async def drafts() -> AsyncGenerator[Draft, None]:

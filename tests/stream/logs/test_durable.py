@@ -58,7 +58,7 @@ async def servers(url: str) -> AsyncIterator[tuple[Sessions, Sessions]]:
     """Two servers on one store, with what they do beside requests."""
     both = open_server(url), open_server(url)
     async with asyncio.TaskGroup() as group:
-        tending = [group.create_task(sessions.tend()) for sessions in both]
+        tending = [group.create_task(sessions.maintain()) for sessions in both]
         yield both
         for task in tending:
             task.cancel()
@@ -166,14 +166,14 @@ async def test_a_stop_reaches_the_owner_once(two: Two) -> None:
 async def test_a_follower_elsewhere_counts_for_as_long_as_it_said(two: Two) -> None:
     ours, theirs = two
     await ours.open(header())
-    await theirs.attend("r1", 3.0)
-    await theirs.attend("r1", 1.0)
-    assert 2.5 < await ours.attended_s("r1") <= 3.0
-    await theirs.attend("unknown", 3.0)
+    await theirs.renew_lease("r1", 3.0)
+    await theirs.renew_lease("r1", 1.0)
+    assert 2.5 < await ours.lease_left_s("r1") <= 3.0
+    await theirs.renew_lease("unknown", 3.0)
     await ours.open(header("r2", "s2"))
-    await theirs.attend("r2", 0.01)
+    await theirs.renew_lease("r2", 0.01)
     await asyncio.sleep(0.03)
-    assert -1.0 < await ours.attended_s("r2") < 0.0
+    assert -1.0 < await ours.lease_left_s("r2") < 0.0
 
 
 async def test_runs_of_a_process_that_left_are_lost_and_those_of_a_living_one_not(

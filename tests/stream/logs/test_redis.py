@@ -25,7 +25,7 @@ async def test_redis_may_stop_and_come_back_without_a_restart() -> None:
     with running_redis() as server:
         sessions = open_server(server.url)
         async with asyncio.TaskGroup() as group:
-            tending = group.create_task(sessions.tend())
+            tending = group.create_task(sessions.maintain())
             source = Source()
             started_header = await sessions.start("k", source, session_id="mine")
             source.put(text("a"))

@@ -61,7 +61,7 @@ async def main(url: str, seed: str) -> None:
             await asyncio.sleep(0.001)
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(sessions.tend())
+        group.create_task(sessions.maintain())
         header = await sessions.start("k", drafts, session_id="mine", fingerprint="f")
         async with aclosing(sessions.follow(header)) as events:
             async for event in events:
