@@ -27,6 +27,8 @@ export function words(error) {
 
 /** Yield {id, name, data} of each event of a response. */
 export async function* eventsOf(response) {
+  // 204: there is nothing after the last id.
+  if (!response.body) return;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   let event = { id: null, name: "", data: [] };
