@@ -27,6 +27,11 @@ from app.stream.sse import Trailer, stream_response
 
 _INDEX = re.compile(r"\d{1,12}")
 
+# How the answer of a GET that has nothing left to say is described.
+OVER: dict[int | str, dict[str, Any]] = {
+    204: {"description": "`Last-Event-ID` is the last event: there is no more, do not come back"}
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
@@ -129,6 +134,23 @@ def respond(services: Services, header: Header, after: int = -1) -> Response:
     )
 
 
+async def respond_after(
+    request: Request, services: Services, header: Header, after: int
+) -> Response:
+    """Answer with a session's events after an index (-1 for all), then its live tail.
+
+    A GET gets 204 where nothing is left to say: a browser's EventSource comes back by itself after
+    every end of a body, that of a finished stream too, and stops only at that.
+
+    Raises:
+        EventsGone: what came after that index is no longer kept.
+    """
+    comes = await services.sessions.check(header, after)
+    if comes or request.method != "GET":
+        return respond(services, header, after)
+    return Response(status_code=204, headers={"X-Session-ID": header.session_id})
+
+
 async def replay(
     request: Request, services: Services, session_id: str, after: int, *, kind: str | None = None
 ) -> Response:
@@ -142,8 +164,7 @@ async def replay(
             "GET /api/sessions/{session_id}/events",
             code="invalid_session_id",
         )
-    await services.sessions.check(header, after)
-    return respond(services, header, after)
+    return await respond_after(request, services, header, after)
 
 
 async def first_event(services: Services, header: Header) -> Event | None:

@@ -198,9 +198,14 @@ class Sessions:
         """Return the newest run of a session id, running or ended, in any process."""
         return await self._log.find(owner, session_id)
 
-    async def check(self, header: Header, after: int) -> None:
-        """Raise what `follow` would raise at its start, while an HTTP status can still say it."""
-        await self._log.read(header.run, after, 1)
+    async def check(self, header: Header, after: int) -> bool:
+        """Raise what `follow` would raise at its start, while an HTTP status can still say it.
+
+        Returns:
+            Whether an event comes, or may come, after that index.
+        """
+        page = await self._log.read(header.run, after, 1)
+        return bool(page.events) or not page.ended
 
     async def follow(self, header: Header, after: int = -1) -> AsyncGenerator[Event, None]:
         """Yield every event above `after`, then each new one, until the terminal event.

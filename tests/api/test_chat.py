@@ -352,7 +352,7 @@ def test_a_failure_after_the_first_byte_is_an_error_and_no_done() -> None:
     assert found[-1].json["error"]["code"] == "generation_failed"
     assert found[-1].id == f"mine:{len(found) - 1}"
     assert again == found
-    assert past.text == ""
+    assert (past.status_code, past.text) == (204, "")
     assert (plain.status_code, plain.json()["error"]["code"]) == (500, "generation_failed")
 
 
@@ -425,14 +425,17 @@ def test_a_cut_stream_resumes_on_the_same_path() -> None:
     assert len(engine.requests) == 1
 
 
-def test_a_finished_stream_resumed_at_its_end_says_done_once_more() -> None:
-    """S2.28: subsequent resumes return a finished stream."""
+def test_a_finished_stream_resumed_at_its_end_is_over() -> None:
+    """S2.28, contract 3: a resume returns a finished stream; a GET that reconnects stops."""
     with serving(ScriptedEngine(WORDS)) as server:
         found = stream(server, session_id="mine")
         past = server.post(
             CHAT, body(session_id="mine"), headers={"Last-Event-ID": found[-2].id or ""}
         )
+        at_end = {"Last-Event-ID": found[-2].id or ""}
+        by_get = server.get("/api/sessions/mine/events", headers=at_end)
     assert past.text == "data: [DONE]\n\n"
+    assert (by_get.status_code, by_get.content) == (204, b"")
 
 
 def test_cancel_ends_the_stream_with_a_finish_chunk_and_done() -> None:

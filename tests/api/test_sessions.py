@@ -68,6 +68,25 @@ def test_resuming_a_finished_session_ends_the_same_way_once() -> None:
         assert (response.status_code, response.text) == (200, "")
 
 
+def test_a_get_after_the_last_event_is_204_and_one_before_it_is_not() -> None:
+    """Contract 3: an EventSource, which comes back after every end of a body, stops at that."""
+    gate = Gate()
+    with serving(ScriptedEngine(slow_script(gate))) as server, server.client() as client:
+        with client.stream("POST", STREAM, json=BODY) as response:
+            sent = next(response.iter_text())
+            newest = {"Last-Event-ID": frames(sent)[-1].id or ""}
+            with client.stream("GET", "/api/sessions/mine/events", headers=newest) as running:
+                assert running.status_code == 200
+                gate.open()
+                found = frames(sent + running.read().decode())
+        assert found[-1].event == "result"
+        for place, status in ((-2, 200), (-1, 204)):
+            head = {"Last-Event-ID": found[place].id or ""}
+            answer = server.get("/api/sessions/mine/events", headers=head)
+            assert (answer.status_code, answer.text == "") == (status, status == 204)
+        assert answer.headers["x-session-id"] == "mine"
+
+
 @pytest.mark.parametrize(
     ("path", "headers", "status", "code"),
     [

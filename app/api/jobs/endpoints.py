@@ -15,11 +15,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app.api.deps import (
+    OVER,
     Services,
     ServicesDep,
     first_event,
     owner_of_request,
-    respond,
+    respond_after,
     resume_point,
 )
 from app.api.docs.openapi import error_responses, sse_responses
@@ -102,7 +103,8 @@ async def start_job(request: Request, services: ServicesDep) -> JSONResponse:
         503,
         status_404=_NO_JOB,
         status_422="`invalid_last_event_id`, `invalid_session_id`: the message names the fix",
-    ),
+    )
+    | OVER,
     response_class=Response,
     summary="Watch a job",
 )
@@ -113,9 +115,7 @@ async def progress(request: Request, services: ServicesDep, job_id: JobId) -> Re
     """
     header = await _find(request, services, job_id)
     point = resume_point(request, job_id)
-    after = point[1] if point else -1
-    await services.sessions.check(header, after)
-    return respond(services, header, after)
+    return await respond_after(request, services, header, point[1] if point else -1)
 
 
 @router.get(

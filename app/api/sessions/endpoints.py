@@ -8,7 +8,14 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.deps import ServicesDep, checked_session_id, owner_of_request, replay, resume_point
+from app.api.deps import (
+    OVER,
+    ServicesDep,
+    checked_session_id,
+    owner_of_request,
+    replay,
+    resume_point,
+)
 from app.api.docs.frames import PATCH_EVENTS
 from app.api.docs.openapi import openai_error_responses, sse_responses
 from app.api.docs.requests import SESSION_ID
@@ -28,7 +35,7 @@ SessionId = Annotated[
 @router.get(
     "/api/sessions/{session_id}/events",
     operation_id="replay_session",
-    responses=sse_responses(PATCH_EVENTS, 401, 404, 410, 422, 429, 503),
+    responses=sse_responses(PATCH_EVENTS, 401, 404, 410, 422, 429, 503) | OVER,
     response_class=Response,
     summary="Replay a session, then follow it live",
 )

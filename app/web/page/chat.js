@@ -126,8 +126,9 @@ async function run(message, post) {
   draw();
   const path = `api/sessions/${message.session}/events`;
   const onEvent = (event) => hear(message, event.data);
+  const onOver = () => hear(message, "[DONE]");
   try {
-    await follow({ path, start: post, onEvent, signal: own.signal });
+    await follow({ path, start: post, onEvent, onOver, signal: own.signal });
   } catch (error) {
     if (own.signal.aborted) return;
     end(message, "failed", words(error));

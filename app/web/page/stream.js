@@ -66,10 +66,11 @@ function withinSilence(reading) {
  * Read a session to its terminal event.
  *
  * `path`: where its events are read again. `start`: sends the request that begins it; without it
- * the session exists already. `onEvent` returns true for the event that ends it.
+ * the session exists already. `onEvent` returns true for the event that ends it; `onOver` is called
+ * instead where the connection broke after the last event with an id, and nothing is left to come.
  * Throws Gone, ApiError, or AbortError when `signal` says so.
  */
-export async function follow({ path, start, onEvent, signal }) {
+export async function follow({ path, start, onEvent, onOver, signal }) {
   let lastId = null;
   // Whether the server has the session: a request whose answer never came may have reached it.
   let begun = start ? "no" : "yes";
@@ -82,6 +83,10 @@ export async function follow({ path, start, onEvent, signal }) {
       const response = await open();
       if (lost) notify(t("reconnected"), { kind: "good" });
       lost = false;
+      if (response.status === 204) {
+        onOver?.();
+        return;
+      }
       for await (const event of eventsOf(response)) {
         failures = 0;
         lastId = event.id ?? lastId;
