@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from app.stream.event import Draft, Event
-from app.stream.log import Header, open_log
+from app.stream.log import Header
+from app.stream.logs.open import open_log
 from app.stream.sessions import Sessions
 from tests.redis_server import redis_server, redis_url
 from tests.stream.logs.writer_program import exact, failure, pieces, started

@@ -11,8 +11,9 @@ import pytest
 from app.core.errors import AppError
 from app.stream import sse
 from app.stream.event import Draft, Event
-from app.stream.log import Header, open_log
+from app.stream.log import Header
 from app.stream.logs.memory import MemoryLog
+from app.stream.logs.open import open_log
 from app.stream.sessions import Sessions
 from app.stream.sse import compact_json, frame, stream_response
 

@@ -126,14 +126,14 @@ class MemoryLog:
         finally:
             record.waiters.discard(waiter)
 
-    async def stop(self, owner: str, session_id: str) -> None:
+    async def request_stop(self, owner: str, session_id: str) -> None:
         run = self._newest.get((owner, session_id))
         if run is not None:
             self._runs[run].stopped = True
 
     # There is no other process: nobody follows from there, asks from there, or is lost with it.
 
-    async def stops(self, timeout_s: float) -> list[str]:
+    async def stop_requests(self, timeout_s: float) -> list[str]:
         await asyncio.sleep(timeout_s)
         return []
 

@@ -77,10 +77,10 @@ class RedisLog(WriteThroughLog):
         found = await self._run(FIND, owner, session_id)
         return _header(found) if found else None
 
-    async def stop(self, owner: str, session_id: str) -> None:
+    async def request_stop(self, owner: str, session_id: str) -> None:
         await self._run(STOP, owner, session_id)
 
-    async def stops(self, timeout_s: float) -> list[str]:
+    async def stop_requests(self, timeout_s: float) -> list[str]:
         inbox = f"{PREFIX}inbox:{self._process}"
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s

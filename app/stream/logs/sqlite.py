@@ -57,7 +57,7 @@ class SqliteLog(WriteThroughLog):
         )
         return Header(*row) if row else None
 
-    async def stop(self, owner: str, session_id: str) -> None:
+    async def request_stop(self, owner: str, session_id: str) -> None:
         await self._change(
             "UPDATE runs SET stopped = 1 WHERE number ="
             " (SELECT max(number) FROM runs WHERE owner = ? AND session_id = ?)"
@@ -65,7 +65,7 @@ class SqliteLog(WriteThroughLog):
             (owner, session_id),
         )
 
-    async def stops(self, timeout_s: float) -> list[str]:
+    async def stop_requests(self, timeout_s: float) -> list[str]:
         deadline_s = time.monotonic() + timeout_s
         while True:
             rows = await self._rows(

@@ -12,8 +12,9 @@ import pytest
 
 from app.core.errors import SessionBusy
 from app.stream.event import Draft, Event
-from app.stream.log import EventLog, Header, open_log
+from app.stream.log import EventLog, Header
 from app.stream.logs.memory import KEPT_EVENTS
+from app.stream.logs.open import open_log
 from app.stream.sessions import Sessions
 from tests.redis_server import redis_server, redis_url
 from tests.stream.logs.writer_program import failure
@@ -136,7 +137,7 @@ async def test_a_claim_holds_across_processes(two: Two) -> None:
     assert await theirs.open(header("r2", "s1")) == first
     assert await theirs.open(header("r3", "s3", fingerprint="f"), shared=True) == first
     assert await theirs.find("", "s1") == first
-    await theirs.stop("", "s1")
+    await theirs.request_stop("", "s1")
     again = header("r4", "s1", fingerprint="f")
     assert await theirs.open(again, shared=True) == again
     assert await ours.find("", "s1") == again
@@ -154,13 +155,13 @@ async def test_a_stop_reaches_the_owner_once(two: Two) -> None:
     ours, theirs = two
     await ours.open(header("r1", "s1"))
     await theirs.open(header("r2", "s2"))
-    waiting = asyncio.create_task(ours.stops(WAIT_S))
+    waiting = asyncio.create_task(ours.stop_requests(WAIT_S))
     await asyncio.sleep(0.05)
-    await theirs.stop("", "s1")
-    await theirs.stop("", "s1")
+    await theirs.request_stop("", "s1")
+    await theirs.request_stop("", "s1")
     assert await asyncio.wait_for(waiting, PROMPT_S) == ["r1"]
-    assert await ours.stops(0.3) == []
-    assert await theirs.stops(0.05) == []
+    assert await ours.stop_requests(0.3) == []
+    assert await theirs.stop_requests(0.05) == []
 
 
 async def test_a_follower_elsewhere_counts_for_as_long_as_it_said(two: Two) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from app.core.errors import EventsGone, LogUnavailable, UnknownSession
 from app.stream.event import Event
-from app.stream.log import Header, open_log
+from app.stream.log import Header
+from app.stream.logs.open import open_log
 from app.stream.logs.redis import KEPT_EVENTS, RedisLog
 from app.stream.sessions import Sessions
 from tests.redis_server import RedisServer, redis_server, redis_url, running_redis

@@ -17,7 +17,7 @@ import structlog
 
 from app.core.errors import AppError
 from app.stream.event import Draft, Event
-from app.stream.log import open_log
+from app.stream.logs.open import open_log
 from app.stream.sessions import Sessions
 
 ALPHABETS = (
