@@ -244,7 +244,7 @@ async def test_a_cancelled_waiter_takes_nothing_from_the_others(event_log: Event
     """Pitfall: two listeners split one queue."""
     await event_log.open(header())
     gone, stays = (asyncio.create_task(event_log.wait("r1", -1, 60)) for _ in range(2))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)
     gone.cancel()
     await event_log.append("r1", [text("a")])
     await asyncio.wait_for(stays, WAIT_S)

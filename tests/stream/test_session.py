@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.core.errors import AppError, GenerationFailed, Overloaded, SessionBusy
 from app.stream.event import Draft, Event
@@ -65,6 +67,15 @@ class Source:
 async def all_events(sessions: Sessions, header: Header, after: int = -1) -> list[Event]:
     async with asyncio.timeout(WAIT_S), aclosing(sessions.follow(header, after)) as events:
         return [event async for event in events]
+
+
+def cleanup_failures(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return session and error of each clean-up that was logged as failed."""
+    return [
+        (line["session_id"], line["error"])
+        for line in lines
+        if line["event"] == "session_cleanup_failed" and line["log_level"] == "warning"
+    ]
 
 
 def texts(events: list[Event]) -> list[object]:
@@ -143,11 +154,12 @@ async def test_a_session_cancelled_before_its_first_step_still_ends(sessions: Se
 
 async def test_cancel_does_not_wait_for_a_model_that_is_slow_to_stop(sessions: Sessions) -> None:
     """Contract 3: the log ends; the place stays taken until the model has really stopped."""
-    stopping, stopped = asyncio.Event(), asyncio.Event()
+    writing, stopping, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def stubborn() -> AsyncGenerator[Draft, None]:
         try:
             yield Draft("", "a")
+            writing.set()
             await asyncio.Event().wait()
         finally:
             stopping.set()
@@ -155,7 +167,7 @@ async def test_cancel_does_not_wait_for_a_model_that_is_slow_to_stop(sessions: S
 
     header = await sessions.start("k", stubborn, session_id="mine")
     following = asyncio.create_task(all_events(sessions, header))
-    await asyncio.sleep(0.01)
+    await asyncio.wait_for(writing.wait(), WAIT_S)
     await sessions.cancel("", "mine")
     assert (await following)[-1].data == {"code": "cancelled"}
     await asyncio.wait_for(stopping.wait(), WAIT_S)
@@ -251,7 +263,7 @@ async def test_over_the_limit_a_reservation_is_refused_and_given_back() -> None:
     await sessions.aclose()
 
 
-async def test_stopping_tells_every_stream_and_leaves_no_task() -> None:
+async def test_stopping_ends_every_stream_and_leaves_no_task() -> None:
     """Architecture: sessions are closed before uvicorn waits for connections."""
     before = asyncio.all_tasks()
     sessions = open_sessions()
@@ -303,7 +315,7 @@ async def test_an_ending_that_fails_still_ends_the_stream() -> None:
     await sessions.aclose()
 
 
-async def test_a_time_out_is_told_before_the_model_has_stopped() -> None:
+async def test_a_time_out_ends_the_stream_before_the_model_has_stopped() -> None:
     """A8."""
     stopped = asyncio.Event()
 
@@ -323,24 +335,28 @@ async def test_a_time_out_is_told_before_the_model_has_stopped() -> None:
 
 
 async def test_clean_up_that_fails_is_logged_without_its_message(
-    sessions: Sessions, caplog: pytest.LogCaptureFixture
+    sessions: Sessions,
 ) -> None:
     """S1.34: an exception's message may hold what must not be logged."""
+    writing = asyncio.Event()
 
     async def untidy() -> AsyncGenerator[Draft, None]:
         try:
             yield Draft("", "a")
+            writing.set()
             await asyncio.Event().wait()
         finally:
             raise ValueError("article text")
 
-    header = await sessions.start("k", untidy, session_id="mine")
-    following = asyncio.create_task(all_events(sessions, header))
-    await asyncio.sleep(0.01)
-    await sessions.cancel("", "mine")
-    assert (await following)[-1].data == {"code": "cancelled"}
-    await sessions.wait_stopped(header)
-    assert "article text" not in caplog.text
+    with capture_logs() as lines:
+        header = await sessions.start("k", untidy, session_id="mine")
+        following = asyncio.create_task(all_events(sessions, header))
+        await asyncio.wait_for(writing.wait(), WAIT_S)
+        await sessions.cancel("", "mine")
+        assert (await following)[-1].data == {"code": "cancelled"}
+        await sessions.wait_stopped(header)
+    assert cleanup_failures(lines) == [("mine", "ValueError")]
+    assert "article text" not in repr(lines)
 
 
 async def test_a_reserved_place_is_handed_over_to_the_session() -> None:
@@ -363,9 +379,7 @@ async def test_the_memory_log_forgets_the_oldest_ended_sessions_over_its_bound()
     assert found == [False, False, True, True, True]
 
 
-async def test_clean_up_that_fails_after_the_end_is_logged_too(
-    sessions: Sessions, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_clean_up_that_fails_after_the_end_is_logged_too(sessions: Sessions) -> None:
     """A task whose exception nobody reads."""
 
     async def untidy() -> AsyncGenerator[Draft, None]:
@@ -374,11 +388,12 @@ async def test_clean_up_that_fails_after_the_end_is_logged_too(
         finally:
             raise ValueError("article text")
 
-    header = await sessions.start("k", untidy)
-    assert [event.terminal for event in await all_events(sessions, header)] == [True]
-    await sessions.wait_stopped(header)
-    assert "session_cleanup_failed" in caplog.text
-    assert "article text" not in caplog.text
+    with capture_logs() as lines:
+        header = await sessions.start("k", untidy)
+        assert [event.terminal for event in await all_events(sessions, header)] == [True]
+        await sessions.wait_stopped(header)
+    assert cleanup_failures(lines) == [(header.session_id, "ValueError")]
+    assert "article text" not in repr(lines)
 
 
 async def test_a_follower_that_leaves_while_it_is_being_announced_counts_no_more() -> None:
@@ -386,21 +401,21 @@ async def test_a_follower_that_leaves_while_it_is_being_announced_counts_no_more
 
     class Slow(MemoryLog):
         announced = 0
-        beats = 0
+        heartbeats = 0
 
         def __init__(self) -> None:
             super().__init__()
-            self.reached, self.beaten_twice = asyncio.Event(), asyncio.Event()
+            self.reached, self.second_heartbeat = asyncio.Event(), asyncio.Event()
 
         async def renew_lease(self, run: str, for_s: float) -> None:
             self.announced += 1
             self.reached.set()
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
 
         async def heartbeat(self) -> list[Header]:
-            self.beats += 1
-            if self.beats == 2:
-                self.beaten_twice.set()
+            self.heartbeats += 1
+            if self.heartbeats == 2:
+                self.second_heartbeat.set()
             return []
 
     log = Slow()
@@ -417,7 +432,7 @@ async def test_a_follower_that_leaves_while_it_is_being_announced_counts_no_more
         await log.reached.wait()
         follower.cancel()
         await asyncio.wait({follower})
-        tending = group.create_task(sessions.maintain())
-        await log.beaten_twice.wait()
-        tending.cancel()
+        maintaining = group.create_task(sessions.maintain())
+        await log.second_heartbeat.wait()
+        maintaining.cancel()
     assert log.announced == 1

@@ -58,7 +58,6 @@ async def main(url: str, seed: str) -> None:
             await asyncio.Event().wait()
         for piece in pieces(int(seed)):
             yield Draft("", piece)
-            await asyncio.sleep(0.001)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(sessions.maintain())
