@@ -1,7 +1,7 @@
 """Reads runs for their followers: replay, live tail and resume are one loop over the log.
 
-A run that another process writes is followed like one of this process; a lease in the log tells
-that process that somebody here still reads.
+A run that another process writes is followed like one of this process; a lease in the log shows
+that process that it still has followers here.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ KindEnding = Callable[[AppError, Event | None], Draft]
 class Sessions:
     """The sessions of one log that this process runs.
 
-    `endings`: for each kind of session, how an error becomes its terminal event.
-    `max_active`: how many may run or wait at once; None for no limit.
+    `endings`: for each kind of session, how an error becomes its terminal event. `ttl_s`: how long
+    a session is kept after its end. `max_active`: how many may run or wait at once; None for any.
     """
 
     def __init__(
@@ -143,9 +143,7 @@ class Sessions:
     async def wait_stopped(self, header: Header) -> None:
         """Return once a session of this process that has ended or is stopping has cleaned up."""
         session = self._index.by_run.get(header.run)
-        if session is None or session.supervisor is None:
-            return
-        if not session.running:
+        if session is not None and session.supervisor is not None and not session.running:
             await asyncio.wait({session.supervisor})
 
     async def find(self, owner: str, session_id: str) -> Header | None:

@@ -102,6 +102,20 @@ async def test_a_session_lives_as_long_as_its_lease_in_another_process() -> None
     await sessions.aclose()
 
 
+async def test_followers_that_come_and_go_leave_one_timer() -> None:
+    """Or the session would end a linger time after the first of them had left."""
+    log = SharedLog()
+    sessions = Sessions(log, endings={"k": failure})
+    source = Source()
+    header = await sessions.start("k", source, linger_s=0.05)
+    for _ in range(5):
+        await sessions.snapshot(header)
+    await asyncio.wait_for(source.closed.wait(), WAIT_S)
+    await sessions.wait_stopped(header)
+    assert log.lease_reads == 1
+    await sessions.aclose()
+
+
 async def test_a_session_whose_lease_cannot_be_read_expires() -> None:
     log = SharedLog()
     log.lease = LogUnavailable("away")

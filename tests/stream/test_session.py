@@ -120,6 +120,30 @@ async def test_a_failing_generator_ends_in_one_error_event(
     assert events[-1].data == {"code": code}
 
 
+async def test_a_session_is_logged_from_its_start_to_its_end(sessions: Sessions) -> None:
+    source = Source()
+    source.put(GenerationFailed("no"))
+    with capture_logs() as lines:
+        await all_events(sessions, await sessions.start("k", source, session_id="mine"))
+    assert [(line["event"], line["session_id"], line["kind"]) for line in lines] == [
+        ("session_started", "mine", "k"),
+        ("session_ended", "mine", "k"),
+    ]
+    assert lines[-1]["code"] == "generation_failed"
+
+
+async def test_a_defect_of_a_generator_is_logged_with_its_traceback(sessions: Sessions) -> None:
+    source = Source()
+    defect = RuntimeError("no")
+    source.put(defect)
+    with capture_logs() as lines:
+        await all_events(sessions, await sessions.start("k", source, session_id="mine"))
+    failed = [line for line in lines if line["event"] == "session_failed"]
+    assert [(line["log_level"], line["session_id"], line["exc_info"]) for line in failed] == [
+        ("error", "mine", defect)
+    ]
+
+
 async def test_a_generator_that_just_stops_ends_in_an_error(sessions: Sessions) -> None:
     async def silent() -> AsyncGenerator[Draft, None]:
         yield Draft("", "a")

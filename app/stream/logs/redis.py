@@ -35,7 +35,7 @@ from app.stream.logs.redis_scripts import (
 from app.stream.logs.write_through import Append, WriteThroughLog, Written, unpack
 
 COMMAND_TIMEOUT_S = 5.0
-# A follower looks at least so often whether its run is still there.
+# How often a follower checks that its run still exists.
 LISTEN_S = 1.0
 INBOX_S = 5.0
 # A dead process is noticed this long after its last heartbeat; no busy one may be so late.
