@@ -87,13 +87,14 @@ async def test_a_followed_run_of_another_process_has_its_lease_renewed() -> None
         assert log.renewals.empty()
 
 
-async def test_a_session_lives_as_long_as_its_lease_in_another_process() -> None:
+@pytest.mark.parametrize("lease_s", [0.05, -0.001])
+async def test_a_session_lingers_after_its_lease_in_another_process(lease_s: float) -> None:
     """S1.30: only when the last follower has left, wherever it was."""
     log = SharedLog()
-    log.lease = 0.2
+    log.lease = lease_s
     sessions = Sessions(log, endings={"k": failure})
     source = Source()
-    header = await sessions.start("k", source, linger_s=0.01)
+    header = await sessions.start("k", source, linger_s=0.05)
     source.put(Draft("", "a"))
     async with aclosing(sessions.follow(header)) as events:
         await anext(events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -30,11 +31,14 @@ def open_sessions(**options: object) -> Sessions:
 
 
 @pytest.fixture
-async def sessions() -> AsyncIterator[Sessions]:
+async def sessions(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Sessions]:
     opened = open_sessions()
     yield opened
     await opened.aclose()
     assert opened.active == 0
+    # A task whose exception nobody reads is only reported when it is freed.
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 class Source:
@@ -148,8 +152,24 @@ async def test_a_generator_that_just_stops_ends_in_an_error(sessions: Sessions) 
     async def silent() -> AsyncGenerator[Draft, None]:
         yield Draft("", "a")
 
-    events = await all_events(sessions, await sessions.start("k", silent))
+    with capture_logs() as lines:
+        events = await all_events(sessions, await sessions.start("k", silent))
     assert events[-1].data == {"code": "internal_error"}
+    causes = [line["exc_info"] for line in lines if line["event"] == "session_failed"]
+    assert [type(cause) for cause in causes] == [RuntimeError]
+
+
+async def test_a_generator_that_is_cancelled_from_outside_ends_interrupted(
+    sessions: Sessions,
+) -> None:
+    """Rule 2: whoever cancels it, there is one terminal event."""
+
+    async def cancelled() -> AsyncGenerator[Draft, None]:
+        yield Draft("", "a")
+        raise asyncio.CancelledError
+
+    events = await all_events(sessions, await sessions.start("k", cancelled))
+    assert [event.data for event in events] == ["a", {"code": "interrupted"}]
 
 
 async def test_cancel_closes_the_generator_and_ends_the_log_once(sessions: Sessions) -> None:
@@ -269,9 +289,13 @@ async def test_without_a_linger_time_a_session_outlives_its_followers(sessions: 
 
 async def test_a_session_that_takes_too_long_ends_with_timeout() -> None:
     """A8: also after a timeout."""
-    sessions = open_sessions(timeout_s=0.05)
+
+    def message(error: AppError, last: Event | None) -> Draft:
+        return Draft("error", {"code": error.code, "error": error.message}, terminal=True)
+
+    sessions = Sessions(MemoryLog(), endings={"k": message}, timeout_s=0.05)
     events = await all_events(sessions, await sessions.start("k", Source()))
-    assert events[-1].data == {"code": "timeout"}
+    assert events[-1].data == {"code": "timeout", "error": "the answer took longer than 0.05 s"}
     await sessions.aclose()
 
 

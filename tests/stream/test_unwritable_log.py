@@ -144,9 +144,11 @@ async def test_a_session_that_cannot_be_opened_leaves_its_id_free(open_failure: 
     sessions = open_sessions(log)
     log.open_failure = open_failure
     source = Source()
-    with pytest.raises(LogUnavailable) as refused:
+    with capture_logs() as lines, pytest.raises(LogUnavailable) as refused:
         await sessions.start("k", source, session_id="mine")
     assert "secret" not in refused.value.message
+    defect = isinstance(open_failure, RuntimeError)
+    assert [line["event"] for line in lines] == ["session_not_opened"] * defect
     log.open_failure = None
     again = Source()
     again.put(Draft("", "new"), END)
