@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from app.core.errors import Interrupted, LogUnavailable
 from app.stream.event import Draft
+from app.stream.followers import Followers
 from app.stream.log import Header
 from app.stream.logs.memory import MemoryLog
 from app.stream.maintenance import repeat_forever
@@ -69,22 +70,80 @@ async def test_a_stop_request_of_another_process_cancels_that_session_only() -> 
         assert not other.closed.is_set()
 
 
+async def test_a_session_of_another_process_is_asked_to_stop_through_the_log() -> None:
+    """Contract 3: cancel works on any process; what runs here needs no detour."""
+
+    class Asked(SharedLog):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked: list[tuple[str, str]] = []
+
+        async def request_stop(self, owner: str, session_id: str) -> None:
+            self.asked.append((owner, session_id))
+
+    log = Asked()
+    sessions = Sessions(log, endings={"k": failure})
+    await sessions.start("k", Source(), session_id="here")
+    await sessions.cancel("anna", "elsewhere")
+    await sessions.cancel("", "here")
+    assert log.asked == [("anna", "elsewhere")]
+    await sessions.aclose()
+
+
 async def test_a_followed_run_of_another_process_has_its_lease_renewed() -> None:
     log = SharedLog()
     elsewhere = Header("r1", "s1", "k", "", "")
     await log.open(elsewhere)
     await log.append("r1", [Draft("", "a")])
     log.renewal_failure = LogUnavailable("away")
-    async with maintained(log) as sessions:
-        async with aclosing(sessions.follow(elsewhere)) as events:
+    with capture_logs() as lines:
+        async with (
+            maintained(log) as sessions,
+            aclosing(sessions.follow(elsewhere)) as events,
+        ):
             await anext(events)
             # Once by the follower, then by heartbeats, whether or not the log could take it.
             renewals = [await log.renewals.get() for _ in range(2)]
-            # The second follower of a run needs no renewal of its own.
-            async with aclosing(sessions.follow(elsewhere)) as more:
-                await anext(more)
-        assert renewals == [("r1", 3.0)] * 2
-        assert log.renewals.empty()
+    assert renewals == [("r1", 3.0)] * 2
+    failed = [line["log_level"] for line in lines if line["event"] == "lease_not_renewed"]
+    assert failed == ["warning"] * 2
+
+
+async def test_only_the_first_follower_here_of_a_run_elsewhere_renews_its_lease() -> None:
+    log = SharedLog()
+    elsewhere = Header("r1", "s1", "k", "", "")
+    await log.open(elsewhere)
+    await log.append("r1", [Draft("", "a")])
+    followers = Followers(log, {})
+    async with aclosing(followers.events("r1", -1)) as first:
+        await anext(first)
+        assert log.renewals.qsize() == 1
+        async with aclosing(followers.events("r1", -1)) as second:
+            await anext(second)
+        assert len(await followers.snapshot("r1")) == 1
+        assert log.renewals.qsize() == 1
+        # It counts as long as one of them is there, and no longer.
+        await followers.renew_leases()
+        assert log.renewals.qsize() == 2
+    await followers.renew_leases()
+    assert log.renewals.qsize() == 2
+    await followers.snapshot("r1")
+    assert log.renewals.qsize() == 3
+    await followers.renew_leases()
+    assert log.renewals.qsize() == 3
+
+
+async def test_a_session_of_this_process_needs_no_lease() -> None:
+    log = SharedLog()
+    sessions = Sessions(log, endings={"k": failure})
+    source = Source()
+    header = await sessions.start("k", source)
+    source.put(Draft("", "a"))
+    async with aclosing(sessions.follow(header)) as events:
+        await anext(events)
+        assert len(await sessions.snapshot(header)) == 1
+    assert log.renewals.empty()
+    await sessions.aclose()
 
 
 @pytest.mark.parametrize("lease_s", [0.05, -0.001])

@@ -358,8 +358,10 @@ async def test_an_ending_that_fails_still_ends_the_stream() -> None:
     sessions = Sessions(MemoryLog(), endings={"k": broken})
     source = Source()
     source.put(GenerationFailed("no"))
-    events = await all_events(sessions, await sessions.start("k", source))
+    with capture_logs() as lines:
+        events = await all_events(sessions, await sessions.start("k", source))
     assert [event.terminal for event in events] == [True]
+    assert [line["kind"] for line in lines if line["event"] == "ending_failed"] == ["k"]
     await sessions.aclose()
 
 
