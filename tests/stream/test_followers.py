@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from app.core.errors import EventsGone, UnknownSession
+from app.core.errors import EventsGone, GenerationFailed, UnknownSession
 from app.stream.event import Draft
 from app.stream.log import Header
 from app.stream.logs.memory import MemoryLog
@@ -79,10 +79,46 @@ async def test_a_session_waits_five_seconds_for_its_first_follower(
     skip(monkeypatch, 4.5)
     await turns()
     assert not source.closed.is_set()
-    skip(monkeypatch, 1.0)
-    await asyncio.wait_for(source.closed.wait(), WAIT_S)
+    skip(monkeypatch, 0.6)
+    await turns()
+    assert source.closed.is_set()
     events = await all_events(sessions, header)
     assert [event.data for event in events] == [{"code": "cancelled"}]
+    await sessions.aclose()
+
+
+class Leases(MemoryLog):
+    """A memory log that counts how often a lease is looked up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+
+    async def lease_left_s(self, run: str) -> float:
+        self.reads += 1
+        return await super().lease_left_s(run)
+
+
+@pytest.mark.parametrize("followed_to_the_end", [True, False])
+async def test_an_ended_session_has_no_timer(
+    followed_to_the_end: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Leases()
+    sessions = Sessions(log, endings={"k": failure})
+    source = Source()
+    header = await sessions.start("k", source, linger_s=3600.0)
+    await sessions.snapshot(header)
+    following = asyncio.create_task(all_events(sessions, header)) if followed_to_the_end else None
+    await turns()
+    source.put(GenerationFailed("no"))
+    await asyncio.wait_for(source.closed.wait(), WAIT_S)
+    if following is not None:
+        assert len(await following) == 1
+    await turns()
+    assert sessions.active == 0
+    skip(monkeypatch, 3601.0)
+    await turns()
+    assert log.reads == 0
     await sessions.aclose()
 
 
