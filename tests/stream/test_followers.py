@@ -53,6 +53,8 @@ async def test_the_more_follow_the_more_events_go_out_together(
     slept_s.clear()
     await crowd(1)
     assert slept_s == set()
+    await crowd(followers)
+    assert slept_s == pauses_s
     await sessions.aclose()
 
 
