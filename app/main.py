@@ -49,7 +49,7 @@ from app.services.fetching.fetch import FetchPolicy
 from app.services.media.reader import MediaReader
 from app.services.model_loader_v4 import ModelServiceV4
 from app.services.summaries.summarizer import Summarizer
-from app.stream.log import open_log
+from app.stream.logs.open import open_log
 from app.stream.sessions import Sessions
 
 log = structlog.get_logger(__name__)
