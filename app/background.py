@@ -11,9 +11,7 @@ from contextlib import suppress
 import structlog
 
 from app.core.errors import EngineUnavailable, LogUnavailable
-from app.engine.local.chat_model import ChatModel
-from app.engine.local.vision_model import VisionModel
-from app.services.model_loader_v4 import ModelServiceV4
+from app.engine.base import Engine
 from app.services.summaries.summarizer import Summarizer
 from app.stream.sessions import Sessions
 
@@ -32,25 +30,16 @@ async def sweep(sessions: Sessions, summarizer: Summarizer, *, ttl_s: float) -> 
             await sessions.sweep()
 
 
-async def forget(ttl_s: float) -> None:
-    """Let go what models keep of prompts whose time is over, also when nobody asks any more."""
-    while True:
-        await asyncio.sleep(sweep_interval_s(ttl_s))
-        for loader in (ModelServiceV4, ChatModel, VisionModel):
-            if gone := loader.forget_expired():
-                # In a thread: giving a gigabyte back takes tenths of a second.
-                await asyncio.to_thread(gone.clear)
-
-
 def sweep_interval_s(ttl_s: float) -> float:
+    """Return how often to look for what is older than `ttl_s`."""
     return min(SWEEP_INTERVAL_S, max(0.1, ttl_s / 4))
 
 
-async def preload() -> None:
-    """Load the model, after its download if there must be one (C10)."""
+async def preload(engine: Engine) -> None:
+    """Load the engine's model, after its download if there must be one (C10)."""
     while True:
         try:
-            await asyncio.to_thread(ModelServiceV4.get_model)
+            await engine.load()
             return
         except EngineUnavailable as error:
             if error.code != "model_downloading":

@@ -61,12 +61,11 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> FastAPI:
                         parts.sessions, parts.summarizer, ttl_s=settings.sessions_ttl_seconds
                     )
                 ),
-                beside.create_task(background.forget(settings.sessions_ttl_seconds)),
                 beside.create_task(parts.sessions.maintain()),
                 beside.create_task(parts.engines.maintain()),
             ]
-            if settings.preload_models and parts.engine.name == "local":
-                tasks.append(beside.create_task(background.preload()))
+            if settings.preload_models:
+                tasks.append(beside.create_task(background.preload(parts.engine)))
             try:
                 yield
             finally:

@@ -6,20 +6,19 @@ Building needs no network and loads no model. Nothing runs here: see background.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from app.api.deps import Services
 from app.api.jobs.wire import JOB, job_failure
 from app.api.openai.wire import CHAT, chat_failure, chat_trailer
 from app.api.v3.wire import PROSE, prose_failure
 from app.api.v4.wire import PATCHES, TEXT, patch_failure, text_failure
+from app.background import sweep_interval_s
 from app.core.config import Settings
 from app.engine.base import Engine
 from app.engine.extractive.engine import ExtractiveEngine
-from app.engine.local.chat_model import ChatModel
 from app.engine.local.engine import LocalEngine
+from app.engine.local.model_service import ChatModel, ModelService
 from app.engine.local.vision_model import VisionModel
 from app.engine.registry import EngineRole, EngineSpec, Registry
 from app.services.article_scraper import article_scraper_service
@@ -74,9 +73,9 @@ def build(settings: Settings, engine: Engine | None = None) -> Services:
         writer=ArticleWriter(chat, max_calls=_max_calls(settings, engine)),
         engine=summary,
         engines=engines,
-        model_info=_model_info(summary),
+        model_info=summary.info,
         roles_info=lambda: {
-            role: {"engine": engine.name, **_model_info(engine)()}
+            role: {"engine": engine.name, **engine.info()}
             for role, engine in engines.roles().items()
         },
         version=VERSION,
@@ -182,27 +181,22 @@ def _local_roles(settings: Settings) -> dict[EngineRole, EngineSpec]:
     ChatModel.configure(model_id=chat_id, setting="MODEL_REPO_ID", **common)
     VisionModel.configure(model_id=settings.vision_model_id, setting="VISION_MODEL_ID", **common)
 
-    def assigned(loader: type[ModelServiceV4]) -> EngineSpec:
-        return EngineSpec(loader.model_id(), lambda: _local(settings, loader))
+    def spec(model: type[ModelService]) -> EngineSpec:
+        return EngineSpec(model.model_id(), lambda: _local(settings, model))
 
-    roles: dict[EngineRole, EngineSpec] = {"summary": assigned(ModelServiceV4)}
+    roles: dict[EngineRole, EngineSpec] = {"summary": spec(ModelServiceV4)}
     if _has_vision(settings):
-        roles["vision"] = assigned(VisionModel)
-    roles["chat"] = assigned(ChatModel)
+        roles["vision"] = spec(VisionModel)
+    roles["chat"] = spec(ChatModel)
     return roles
 
 
-def _local(settings: Settings, loader: type[ModelServiceV4]) -> Engine:
+def _local(settings: Settings, model: type[ModelService]) -> Engine:
     return LocalEngine(
-        loader,
+        model,
         slots=settings.max_concurrent_generations,
         # The sessions' own limit refuses before any work; one more here never has to.
         max_waiting=settings.max_queue + settings.max_concurrent_generations,
         idle_unload_s=settings.model_idle_unload_seconds or None,
+        forget_interval_s=sweep_interval_s(settings.sessions_ttl_seconds),
     )
-
-
-def _model_info(engine: Engine) -> Callable[[], dict[str, Any]]:
-    """Return what tells of an engine's model without asking or loading anything."""
-    told: Callable[[], dict[str, Any]] | None = getattr(engine, "info", None)
-    return told or (lambda: {"model_id": engine.model, "loaded": True})

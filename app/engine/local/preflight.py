@@ -27,17 +27,26 @@ def check_fields(request: GenerateRequest, *, reads_images: bool) -> None:
     Raises:
         Unsupported: naming the field.
     """
-    if request.images and not reads_images:
-        raise Unsupported(
-            "This model reads no images: set VISION_MODEL_ID to a model of the VISION role.",
-            param="messages",
-        )
+    check_images(request, reads_images=reads_images)
     if request.tool_choice == "required" and not request.tools:
         raise Unsupported("A call is required, but there are no tools.", param="tool_choice")
     if request.stop and _held_schema(request) is not None:
         raise Unsupported(
             "stop cannot be combined with a JSON schema or a required call: leave one of them out.",
             param="stop",
+        )
+
+
+def check_images(request: GenerateRequest, *, reads_images: bool) -> None:
+    """Refuse images where the model cannot see any.
+
+    Raises:
+        Unsupported: naming the setting to change.
+    """
+    if request.images and not reads_images:
+        raise Unsupported(
+            "This model reads no images: set VISION_MODEL_ID to a model of the VISION role.",
+            param="messages",
         )
 
 

@@ -127,7 +127,7 @@ class RemoteEngine:
         return {}
 
     def info(self) -> dict[str, Any]:
-        """Return what is known of the servers without asking, for `/health`."""
+        """Return what is known of the servers without a request to them, for `/health`."""
         problem = self._replicas.known_problem()
         return {
             "model_id": self.model,
@@ -141,6 +141,9 @@ class RemoteEngine:
 
     async def prepare(self) -> None:
         """Nothing to prepare here."""
+
+    async def load(self) -> None:
+        """Nothing to load here."""
 
     async def maintain(self) -> None:
         """Check the replicas' health until cancelled."""

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from app.core.errors import AppError, EngineUnavailable
 from app.engine.base import Status
+from app.engine.checkpoints.config import ModelConfig
 from app.engine.decoding.limits import CHEAP_ROWS
-from app.engine.local.lazy_model import LazyModel, ModelConfig
+from app.engine.local.lazy_model import LazyModel
 from app.engine.quantized.kernels import Kernels, find_kernels
 from app.engine.quantized.linear import Int4Linear, Int8Linear
 from tests.checkpoints import Architecture, make_checkpoint, packable_checkpoint
