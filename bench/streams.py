@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import httpx
 import psutil

@@ -16,6 +16,9 @@ Stage = Literal["queued", "scraping", "loading", "reading", "writing"]
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
 Role = Literal["system", "user", "assistant", "tool"]
 
+# More of a content that may be cut is given to no engine (S0.18).
+MAX_CONTENT_CHARS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:

@@ -1,11 +1,11 @@
-"""One question to a language model, one answer: the only door through which an article is written.
+"""One prompt to a language model, one answer: text, or images and text.
 
-Knows nothing of articles: what is asked, and what the answer is good for, is the caller's business.
+Knows nothing of what the answer is good for: articles, cards and searches call it alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -27,10 +27,16 @@ def llm_request(
     system: str = SYSTEM,
     temperature: float = 0.7,
     json_schema: Mapping[str, Any] | None = None,
+    images: Sequence[bytes] = (),
 ) -> GenerateRequest:
-    """Return what an engine is asked; a model that can think is to answer at once."""
+    """Return the request of one call; a model that can think is to answer at once.
+
+    `images`: encoded files, which stand before the prompt in the user's turn.
+    """
+    parts = (*range(len(images)), prompt) if images else ()
     return GenerateRequest(
-        messages=(Message("system", system), Message("user", prompt)),
+        messages=(Message("system", system), Message("user", prompt, parts=parts)),
+        images=tuple(images),
         max_tokens=max_tokens,
         temperature=temperature,
         json_schema=json_schema,
@@ -46,14 +52,16 @@ async def call_llm(
     system: str = SYSTEM,
     temperature: float = 0.7,
     json_schema: Mapping[str, Any] | None = None,
+    images: Sequence[bytes] = (),
     on_text: Callable[[str], None] | None = None,
 ) -> str:
-    """Return the whole answer; `on_text` is handed each piece of it as it comes.
+    """Return the whole answer; `on_text` gets each piece of it as it comes.
 
     Cancelling the call stops the engine.
 
     Raises:
-        Unsupported, EngineUnavailable, Overloaded, GenerationFailed: as the engine does.
+        Unsupported: also for images that the engine cannot see.
+        EngineUnavailable, Overloaded, GenerationFailed: as the engine does.
         GenerationFailed: `invalid_output`, when the answer is empty or goes on and on.
     """
     request = llm_request(
@@ -62,6 +70,7 @@ async def call_llm(
         system=system,
         temperature=temperature,
         json_schema=json_schema,
+        images=images,
     )
     fitted = await engine.fit(request)
     pieces: list[str] = []

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from app.core.errors import Unsupported
-from app.engine.base import GenerateRequest, Message, Tool
-from app.engine.prompting.fit import MAX_CONTENT_CHARS
+from app.engine.base import MAX_CONTENT_CHARS, GenerateRequest, Message, Tool
 from app.engine.structured.schema_budget import fit_schema
 from app.engine.text.sentences import cut_at_sentence
 

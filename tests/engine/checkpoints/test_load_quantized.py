@@ -126,7 +126,7 @@ def test_rows_are_cheap_where_packed_layers_run_on_kernels_of_our_own(
         lazy = LazyModel(config)
         lazy.get()
         cheap = weights != "float32" and layout != "torch"
-        assert lazy.room().cheap_rows == (CHEAP_ROWS if cheap else 1)
+        assert lazy.decode_limits().cheap_rows == (CHEAP_ROWS if cheap else 1)
 
 
 def test_loading_tells_how_far_it_is(packable_checkpoint: Path) -> None:
