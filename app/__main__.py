@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sse_starlette.sse import AppStatus
 
 # `Server` ends the sessions, so that each stream gets its terminal event; the library's own drain
-# would cut them off. It stays on for anybody who serves the application in another way.
+# would cut them off. Other ways to serve the application keep it.
 AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
 

@@ -52,7 +52,7 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> FastAPI:
         parts = services()
         log.info("startup", version=VERSION, engine=parts.engine.name, model=parts.engine.model)
         with suppress(LogUnavailable):
-            # Before the first request: who asks for a session that a crash cut short hears so.
+            # Before the first request: a session that a crash cut short ends with `interrupted`.
             await parts.sessions.recover()
         async with asyncio.TaskGroup() as beside:
             tasks = [

@@ -16,7 +16,7 @@ APP = ROOT / "app"
 # DecodeLimits -> what of app/ it may import, besides core.errors and its own room.
 MAY_IMPORT = {
     "app/core": r"app\.core\..*",
-    "app/stream": r"",
+    "app/stream": r"app\.core\.log_url",
     "app/engine": r"",
     "app/schemas": r"",
     "app/services": r"app\.engine\.(base|compact_json|sentences)|app\.stream\..*|app\.schemas\..*",

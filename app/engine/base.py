@@ -140,7 +140,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of the output, never empty. `logprobs`: its tokens, when they were asked for."""
+    """A piece of the output, never empty. `logprobs`: its tokens, when the request wants them."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()

@@ -1,6 +1,6 @@
-"""One prompt to a language model, one answer: text, or images and text.
+"""One prompt to a language model, one answer: what articles are written with.
 
-Knows nothing of what the answer is good for: articles, cards and searches call it alike.
+Knows nothing of articles: the prompt, and the use of the answer, are the caller's business.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def llm_request(
     json_schema: Mapping[str, Any] | None = None,
     images: Sequence[bytes] = (),
 ) -> GenerateRequest:
-    """Return the request of one call; a model that can think is to answer at once.
+    """Return the request to an engine; a model that can think is to answer at once.
 
-    `images`: encoded files, which stand before the prompt in the user's turn.
+    `images`: encoded files, which stand before the prompt.
     """
     parts = (*range(len(images)), prompt) if images else ()
     return GenerateRequest(
@@ -55,13 +55,12 @@ async def call_llm(
     images: Sequence[bytes] = (),
     on_text: Callable[[str], None] | None = None,
 ) -> str:
-    """Return the whole answer; `on_text` gets each piece of it as it comes.
+    """Return the whole answer; `on_text` is handed each piece of it as it comes.
 
     Cancelling the call stops the engine.
 
     Raises:
-        Unsupported: also for images that the engine cannot see.
-        EngineUnavailable, Overloaded, GenerationFailed: as the engine does.
+        Unsupported, EngineUnavailable, Overloaded, GenerationFailed: as the engine does.
         GenerationFailed: `invalid_output`, when the answer is empty or goes on and on.
     """
     request = llm_request(

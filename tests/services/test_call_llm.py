@@ -1,4 +1,4 @@
-"""One call of a language model with images: where they stand, and who refuses them."""
+"""One call of a language model: without images, and of engines that cannot see them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,6 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 class WordsOnly(ModelServiceV4):
     """A model of words; nothing of it is ever loaded."""
-
-
-async def test_images_stand_in_the_users_turn_before_the_prompt() -> None:
-    """S2: one call for a card's photo; `Message.parts` places images by their number."""
-    engine = ScriptedEngine(["seen"])
-    answer = await call_llm(engine, "Read it.", max_tokens=8, images=[PNG, PNG + b"2"])
-    assert answer == "seen"
-    (request,) = engine.requests
-    assert request.images == (PNG, PNG + b"2")
-    assert request.messages[-1] == Message("user", "Read it.", parts=(0, 1, "Read it."))
-    assert request.messages[0].parts == ()
 
 
 async def test_without_images_the_turn_has_no_parts() -> None:

@@ -172,7 +172,7 @@ class LazyModel:
                 self._last_use_s = self.config.clock()
 
     def release_if_idle(self, idle_s: float) -> bool:
-        """Let the weights go if nobody used them for so long; True if that happened.
+        """Free the weights if they were not used for so long; True if that happened.
 
         The tokenizer stays: prompts are measured with it before anything is loaded.
         """
@@ -200,13 +200,13 @@ class LazyModel:
                 yield
         except EngineUnavailable as exc:
             if exc.code == "model_load_failed":
-                # Whoever mends the files may change the headers too.
+                # The files may be mended before the next load, the headers with them.
                 self._checkpoint = None
             raise
 
     @contextmanager
     def listening(self, on_status: OnStatus) -> Iterator[None]:
-        """Call `on_status` with the progress of a load inside the block, whoever started it."""
+        """Call `on_status` with the progress of any load that runs during the block."""
         self._listeners.append(on_status)
         try:
             yield

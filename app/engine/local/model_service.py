@@ -1,7 +1,7 @@
 """A lazily loaded model behind class methods, and its streamed generation (S0.11 to S0.15).
 
 Nothing is loaded, and neither torch nor transformers imported, before the first `get_model`. It
-does not know how many generations are asked for at once: a queue stands in front of it.
+does not know how many generations may run at once: a queue stands in front of it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class ModelService:
 
     @classmethod
     def unload_if_idle(cls, idle_s: float) -> bool:
-        """Let the weights go if nobody used them for `idle_s`; True if that happened."""
+        """Free the weights if they were not used for `idle_s`; True if that happened."""
         return cls._lazy.release_if_idle(idle_s)
 
     @classmethod
@@ -154,7 +154,7 @@ class ModelService:
         """Yield the generated text piece by piece, and return its `Finish`.
 
         A string is one user message. `options` are fields of `GenerateRequest`; `request` has
-        those that are not named. Pieces carry `logprobs` when these were asked for. Setting
+        those that are not named. Pieces carry `logprobs` with `top_logprobs`. Setting
         `stop_event`, or closing the generator, stops the model within a token. `on_status` is
         called from the caller's thread and the model's.
 
@@ -266,7 +266,7 @@ class ChatModel(ModelService):
 def _request_of(
     prompt: str | Sequence[Message], request: GenerateRequest | None, options: Mapping[str, Any]
 ) -> GenerateRequest:
-    """Return what is asked for: a request, with what was named beside it in place of its own."""
+    """Return the whole request: `options` win over the fields of `request`."""
     messages = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
     if request is None:
         request = GenerateRequest(messages=messages, max_tokens=DEFAULT_MAX_TOKENS)

@@ -1,6 +1,6 @@
 """Makes a request fit a model, and says early why it cannot: with a tokenizer, without weights.
 
-It knows what a request may ask; loading and generation are elsewhere.
+It knows which requests are possible; loading and generation are elsewhere.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def thinking_of(request: GenerateRequest) -> bool | None:
 
 
 def needs_vocabulary(request: GenerateRequest) -> bool:
-    """Tell whether tokens must be known as bytes."""
+    """Return whether tokens must be known as bytes."""
     held = request.json_schema is not None or bool(request.tools)
     return held or request.top_logprobs is not None
 
