@@ -91,8 +91,8 @@ WORKERS = ("generation-", "decoder", "generate")
 
 async def test_closing_early_leaves_no_thread_and_the_next_request_works(engine: Engine) -> None:
     """Rule 5: closing the generator cancels."""
+    before = workers()
     await items(engine, asked())
-    before = set(threading.enumerate())
     began: set[threading.Thread] = set()
     async with aclosing(engine.generate(asked(max_tokens=1024))) as made:
         async for item in made:
