@@ -123,11 +123,17 @@ class ArticleEngine:
     def facts(self) -> dict[str, str]:
         return {}
 
+    def info(self) -> dict[str, Any]:
+        return {"model_id": self.model, "loaded": True}
+
     async def unavailable(self) -> EngineUnavailable | None:
         return None
 
     async def prepare(self) -> None:
         """Nothing to prepare."""
+
+    async def load(self) -> None:
+        """Nothing to load."""
 
     async def maintain(self) -> None:
         """Nothing is to be done."""

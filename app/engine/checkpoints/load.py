@@ -23,7 +23,7 @@ from app.engine.decoding.limits import CHEAP_ROWS
 from app.engine.quantized.native.library import image
 
 if TYPE_CHECKING:
-    from app.engine.local.lazy_model import ModelConfig
+    from app.engine.checkpoints.config import ModelConfig
 
 FAILED_LOAD_RETRY_S = 60
 FLOAT16 = Format("float16", 2.0, 2, True)

@@ -30,7 +30,7 @@ from app.engine.quantized.linear import Int4Linear, Int8Linear
 from app.engine.quantized.quantize import quantize_int4, quantize_int8
 
 if TYPE_CHECKING:
-    from app.engine.local.lazy_model import ModelConfig
+    from app.engine.checkpoints.config import ModelConfig
 
 log = structlog.get_logger(__name__)
 

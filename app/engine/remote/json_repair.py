@@ -83,7 +83,7 @@ class JsonText:
         fence = _FENCE.match(text)
         bare = fence.end() if fence else len(text) - len(text.lstrip())
         if self._opening is None:
-            # Anything might be the value; a fence is told from it by its third character.
+            # Anything might be the value; a fence differs from it by its third character.
             return bare if text[bare:] and not "```".startswith(text[bare:]) else None
         if text[bare : bare + 1] == self._opening:
             return bare

@@ -1,6 +1,6 @@
 """Several servers of one model: which of them serve now, and which gets the next request.
 
-Knows addresses, health and load; not what is asked of a server.
+Knows addresses, health and load; not what the requests say.
 """
 
 from __future__ import annotations
@@ -133,13 +133,13 @@ class Replicas:
         replica.down_until_s = time.monotonic() + DOWN_S
 
     def known_problem(self) -> EngineUnavailable | None:
-        """Return why no replica can serve as far as is known; asks nobody."""
+        """Return why no replica can serve as far as is known; sends nothing."""
         if any(replica.up for replica in self._all):
             return None
         return _copy(self._all[0].problem or unavailable())
 
     async def problem(self) -> EngineUnavailable | None:
-        """Return why no replica can serve, asking them if that is not known from just before."""
+        """Return why no replica can serve, probing them unless that was known a moment ago."""
         async with self._probing:
             now_s = time.monotonic()
             if any(item.up and now_s - item.seen_s < FRESH_S for item in self._all):
@@ -173,7 +173,7 @@ class Replicas:
         return replica.model
 
     async def probe(self, replica: Replica) -> None:
-        """Ask a replica for its models, and note whether it is up."""
+        """Request a replica's list of models, and note whether it is up."""
         try:
             async with (
                 asyncio.timeout(PROBE_TIMEOUT_S),

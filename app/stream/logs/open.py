@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.core.log_url import log_kind
 from app.stream.log import EventLog
 
 
@@ -11,19 +12,17 @@ def open_log(url: str) -> EventLog:
     Nothing is connected or created yet.
 
     Raises:
-        ValueError: no log of that scheme exists.
+        ValueError: no log has such an address.
     """
-    scheme, _, rest = url.partition(":")
-    if url == "memory:":
+    kind = log_kind(url)
+    if kind == "memory":
         from app.stream.logs.memory import MemoryLog
 
         return MemoryLog()
-    if scheme == "sqlite" and rest:
+    if kind == "sqlite":
         from app.stream.logs.sqlite import SqliteLog
 
-        return SqliteLog(rest)
-    if scheme in ("redis", "rediss", "unix"):
-        from app.stream.logs.redis import RedisLog
+        return SqliteLog(url.removeprefix("sqlite:"))
+    from app.stream.logs.redis import RedisLog
 
-        return RedisLog(url)
-    raise ValueError(f"no event log for {scheme!r}: use memory:, sqlite:PATH or redis://HOST:PORT")
+    return RedisLog(url)

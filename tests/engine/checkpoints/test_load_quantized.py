@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from app.core.errors import AppError, EngineUnavailable
 from app.engine.base import Status
+from app.engine.checkpoints.config import ModelConfig
 from app.engine.decoding.limits import CHEAP_ROWS
-from app.engine.local.lazy_model import LazyModel, ModelConfig
+from app.engine.local.lazy_model import LazyModel
 from app.engine.quantized.kernels import Kernels, find_kernels
 from app.engine.quantized.linear import Int4Linear, Int8Linear
 from tests.checkpoints import Architecture, make_checkpoint, packable_checkpoint
@@ -125,7 +126,7 @@ def test_rows_are_cheap_where_packed_layers_run_on_kernels_of_our_own(
         lazy = LazyModel(config)
         lazy.get()
         cheap = weights != "float32" and layout != "torch"
-        assert lazy.room().cheap_rows == (CHEAP_ROWS if cheap else 1)
+        assert lazy.decode_limits().cheap_rows == (CHEAP_ROWS if cheap else 1)
 
 
 def test_loading_tells_how_far_it_is(packable_checkpoint: Path) -> None:

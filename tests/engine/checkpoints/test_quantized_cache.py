@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from app.core.config import Settings
-from app.engine.local.chat_model import ChatModel
+from app.engine.local.model_service import ChatModel
 from app.engine.quantized.linear import Int4Linear, Int8Linear
 from app.main import create_app
 from app.services.model_loader_v4 import ModelServiceV4
