@@ -15,7 +15,8 @@ from typing import Any
 import structlog
 from starlette.requests import Request
 
-from app.api.deps import Services, first_event, owner_of_request
+from app.api.deps import Services, owner_of_request
+from app.api.resume import first_event
 from app.core.errors import ScrapeFailed
 from app.services.summaries.sources import Input, Scraper, Source, read_source
 from app.services.summaries.summarizer import SummaryTask

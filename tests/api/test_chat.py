@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.api.deps import Services, first_event
+from app.api.deps import Services
+from app.api.resume import first_event
 from app.core.errors import EngineUnavailable, GenerationFailed, Overloaded, Unsupported
 from app.engine.base import Fitted, Reasoning, Status, Text, TokenLogprob, ToolCallPart
 from app.main import create_app

@@ -14,17 +14,11 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.api.deps import (
-    Services,
-    ServicesDep,
-    first_event,
-    owner_of_request,
-    respond,
-    resume_point,
-)
+from app.api.deps import Services, ServicesDep, owner_of_request
 from app.api.docs.openapi import error_responses, sse_responses
 from app.api.jobs.state import fold
 from app.api.jobs.wire import JOB, JOB_EVENTS, JobEvents
+from app.api.resume import first_event, respond, resume_point
 from app.core.errors import InvalidInput, UnknownSession
 from app.schemas.jobs import EXAMPLE_TOPIC, JobBody, JobState, StartedAnswer
 from app.schemas.summary_v4 import SESSION_ID_PATTERN

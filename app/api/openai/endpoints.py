@@ -12,12 +12,14 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.api.deps import Services, ServicesDep, first_event, owner_of_request, respond, resume
-from app.api.docs.openapi import chat_responses, openai_error_responses
-from app.api.docs.requests import CHAT as CHAT_REQUESTS
+from app.api.deps import Services, ServicesDep, owner_of_request
+from app.api.docs.openapi import openai_error_responses
 from app.api.docs.requests import body_examples
+from app.api.openai.examples import CHAT as CHAT_REQUESTS
+from app.api.openai.examples import chat_responses
 from app.api.openai.fold import Fold, error_of
 from app.api.openai.wire import CHAT, ChatAnswer
+from app.api.resume import first_event, respond, resume
 from app.core.errors import AppError, Cancelled, InvalidInput
 from app.schemas.answers import ModelAnswer, ModelListAnswer
 from app.schemas.openai import ChatRequest

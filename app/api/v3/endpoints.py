@@ -6,11 +6,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.deps import ServicesDep, respond, resume
-from app.api.docs.frames import PROSE_EVENTS
+from app.api.deps import ServicesDep
 from app.api.docs.openapi import sse_responses
-from app.api.docs.requests import PROSE_STREAM, body_examples
+from app.api.docs.requests import body_examples
+from app.api.resume import respond, resume
 from app.api.summaries import SummaryRequest, open_summary
+from app.api.v3.examples import PROSE_EVENTS, PROSE_STREAM
 from app.api.v3.wire import PROSE, prose_events
 from app.schemas.summary_v3 import ProseBody
 from app.services.article_scraper import article_scraper_service

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.deps import ServicesDep, respond, resume
-from app.api.docs.frames import PATCH_EVENTS, TEXT_EVENTS
+from app.api.deps import ServicesDep
 from app.api.docs.openapi import sse_responses
-from app.api.docs.requests import PATCH_STREAM, TEXT_STREAM, body_examples
+from app.api.docs.requests import body_examples
+from app.api.resume import respond, resume
 from app.api.summaries import SummaryRequest, open_summary, page_was_read
+from app.api.v4.examples import PATCH_EVENTS, PATCH_STREAM, TEXT_EVENTS, TEXT_STREAM
 from app.api.v4.wire import PATCHES, TEXT, patch_events, text_events
 from app.schemas.summary_v4 import SummaryBody
 from app.services.article_scraper import article_scraper_service
