@@ -286,6 +286,11 @@ class ChatRequest(BaseModel):
         return asked if isinstance(asked, bool) else None
 
     @property
+    def wants_usage(self) -> bool:
+        """Whether the answer ends with its usage; one that is not streamed always does."""
+        return not self.stream or bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
     def forced_tool(self) -> str | None:
         """The function that `tool_choice` names."""
         return self.tool_choice["function"]["name"] if _names(self.tool_choice) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -10,14 +11,12 @@ from app.api.summaries import SummaryRequest, metadata
 from app.core.errors import AppError
 from app.services.summaries.patches import SummaryPatches
 from app.services.summaries.sources import Source
+from app.stream.coalesce import Coalescer
 from app.stream.event import Draft, Event
 
 # The names of these wire forms among the kinds of sessions.
 TEXT = "v4-text"
 PATCHES = "v4-patches"
-# The memory log keeps 2,048 events and a summary may have 2,048 tokens: after this many pieces they
-# come in twos, so that even the longest stream can be replayed from its start.
-SINGLE_PIECES = 1_000
 
 Drafts = AsyncGenerator[Draft, None]
 
@@ -26,8 +25,7 @@ async def text_events(ask: SummaryRequest, source: Source, drafts: Drafts) -> Dr
     """`/stream`: unnamed events join to the JSON document, named ones are extra."""
     first_token_ms: float | None = None
     writer: dict[str, Any] = {}
-    pieces = 0
-    held = ""
+    text: Coalescer[str] = Coalescer(operator.add)
     if not ask.include_metadata:
         # The response begins with the first event, and the model may take long for its own.
         yield Draft("status", {"stage": "scraping", "progress": 1})
@@ -41,14 +39,11 @@ async def text_events(ask: SummaryRequest, source: Source, drafts: Drafts) -> Dr
                 yield Draft("status", data)
             case "text", str(data):
                 first_token_ms = ask.elapsed_ms() if first_token_ms is None else first_token_ms
-                pieces += 1
-                held += data
-                if pieces < SINGLE_PIECES or pieces % 2:
-                    yield Draft("", held)
-                    held = ""
+                for ready in text.feed(data):
+                    yield Draft("", ready)
             case "finish", dict(data):
-                if held:
-                    yield Draft("", held)
+                for ready in text.flush():
+                    yield Draft("", ready)
                 timings = {
                     "scrape_ms": source.scrape_ms,
                     "queue_ms": data["queue_ms"],
