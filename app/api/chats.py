@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
@@ -34,6 +35,21 @@ class AnswerEncoder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class OpenChat:
+    """A chat's session, and with what it failed where this request started it.
+
+    An event of the log has no status and no `Retry-After`; the error itself has both.
+    """
+
+    header: Header
+    failures: list[AppError] = field(default_factory=list)
+
+    def failure(self) -> AppError | None:
+        """Return the error that ended the session, None where it is not known here."""
+        return self.failures[0].copy() if self.failures else None
+
+
 async def open_chat(
     request: Request,
     services: Services,
@@ -43,7 +59,7 @@ async def open_chat(
     encoder: Callable[[Answer], AnswerEncoder],
     fingerprint: str = "",
     linger_s: float | None = None,
-) -> Header:
+) -> OpenChat:
     """Start the session of a request, or join the one that its session id runs already.
 
     `kind`: the wire form among the kinds of sessions. `fingerprint`: what two requests with the
@@ -57,7 +73,8 @@ async def open_chat(
     if body.session_id:
         header = await services.sessions.running(owner, fingerprint, body.session_id)
         if header is not None:
-            return header
+            return OpenChat(header)
+    failures: list[AppError] = []
     with services.sessions.reserve() as reservation:
         answer = Answer(await services.chat.accept(body))
         wire = encoder(answer)
@@ -68,7 +85,11 @@ async def open_chat(
                     for draft in wire.encode(piece):
                         yield draft
 
-        return await services.sessions.start(
+        def ending(error: AppError) -> Sequence[Draft]:
+            failures.append(error)
+            return wire.ending(error)
+
+        header = await services.sessions.start(
             kind,
             drafts,
             owner=owner,
@@ -76,8 +97,9 @@ async def open_chat(
             fingerprint=fingerprint,
             linger_s=linger_s,
             reservation=reservation,
-            ending=wire.ending,
+            ending=ending,
         )
+    return OpenChat(header, failures)
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from app.api.deps import Services, owner_of_request
 from app.api.resume import first_event
-from app.core.errors import ScrapeFailed
+from app.core.errors import AppError, ScrapeFailed
 from app.services.summaries.sources import Input, Scraper, Source, read_source
 from app.services.summaries.summarizer import SummaryTask
 from app.stream.event import Draft
@@ -123,16 +123,17 @@ async def page_was_read(services: Services, header: Header) -> None:
     first = await first_event(services, header)
     if first is None or not first.terminal or not isinstance(first.data, dict):
         return
-    code = str(first.data.get("code"))
-    if code in ScrapeFailed.codes:
-        raise ScrapeFailed(str(first.data["error"]), code=code)
+    if first.kind == "error":
+        error = AppError.from_dict({"message": first.data["error"], "code": first.data["code"]})
+        if isinstance(error, ScrapeFailed):
+            raise error
 
 
 async def _read(scraper: Scraper, ask: SummaryRequest) -> Source:
     try:
         return await read_source(scraper, ask.given, use_cache=ask.use_cache)
     except ScrapeFailed as error:
-        raise ScrapeFailed(f"Scraping failed: {error.message}", code=error.code) from error
+        raise error.copy(f"Scraping failed: {error.message}") from error
     except Exception as error:
         log.exception("scraper_failed")
         raise ScrapeFailed("Scraping failed: the page could not be read") from error

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.api.chats import open_chat, unless_gone
+from app.api.chats import OpenChat, open_chat, unless_gone
 from app.api.deps import Services, ServicesDep
 from app.api.docs.openapi import openai_error_responses
 from app.api.docs.requests import body_examples
@@ -23,7 +23,6 @@ from app.api.resume import first_event, respond, resume
 from app.core.errors import AppError, InvalidInput
 from app.schemas.answers import ModelAnswer, ModelListAnswer
 from app.schemas.openai import ChatRequest
-from app.stream.log import Header
 
 ModelId = Annotated[str, Path(description="One of those that `/v1/models` lists")]
 
@@ -82,7 +81,7 @@ async def chat_completions(request: Request, services: ServicesDep, body: ChatRe
         raise InvalidInput("messages: send at least one message", param="messages")
     if (refused := body.refused()) is not None:
         raise InvalidInput(refused[1], code="unsupported_parameter", param=refused[0])
-    header = await open_chat(
+    chat = await open_chat(
         request,
         services,
         body,
@@ -93,12 +92,12 @@ async def chat_completions(request: Request, services: ServicesDep, body: ChatRe
         linger_s=services.linger_s if body.stream or body.session_id else 0.0,
     )
     if not body.stream:
-        return await unless_gone(request, _whole(services, header))
+        return await unless_gone(request, _whole(services, chat))
     # What fails before the first byte is a status, so the response waits for the first event.
-    first = await unless_gone(request, first_event(services, header))
+    first = await unless_gone(request, first_event(services, chat.header))
     if first is not None and (error := error_of(first)) is not None:
-        raise error
-    return respond(services, header)
+        raise chat.failure() or error
+    return respond(services, chat.header)
 
 
 def _fingerprint(body: ChatRequest) -> str:
@@ -107,12 +106,14 @@ def _fingerprint(body: ChatRequest) -> str:
     return hashlib.sha256(f"{CHAT} {said}".encode("utf-8", "replace")).hexdigest()
 
 
-async def _whole(services: Services, header: Header) -> Response:
+async def _whole(services: Services, chat: OpenChat) -> Response:
     fold = Fold()
-    async with aclosing(services.sessions.follow(header)) as events:
+    async with aclosing(services.sessions.follow(chat.header)) as events:
         async for event in events:
+            if (error := error_of(event)) is not None:
+                raise chat.failure() or error
             fold.feed(event)
-    return JSONResponse(fold.result(), headers={"X-Session-ID": header.session_id})
+    return JSONResponse(fold.result(), headers={"X-Session-ID": chat.header.session_id})
 
 
 def _model(services: Services, name: str) -> dict[str, Any]:

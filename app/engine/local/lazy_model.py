@@ -287,7 +287,7 @@ class LazyModel:
             return error
         message = error.message.replace("V4_MODEL_ID", self.config.setting)
         message = message.replace("V4_WEIGHTS", "TORCH_DTYPE")
-        return EngineUnavailable(message, code=error.code, retry_after_s=error.retry_after_s)
+        return error.copy(message)
 
     @contextmanager
     def listening(self, tell: OnStatus) -> Iterator[None]:
@@ -399,4 +399,4 @@ class LazyModel:
 
 def _again(error: EngineUnavailable) -> EngineUnavailable:
     """Return a copy to raise: raising the kept one again would pile up tracebacks."""
-    return EngineUnavailable(error.message, code=error.code, retry_after_s=error.retry_after_s)
+    return error.copy()

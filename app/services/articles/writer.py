@@ -301,8 +301,4 @@ class ArticleWriter:
 def _with_hint(error: EngineUnavailable) -> EngineUnavailable:
     """Return the error with how to get a model."""
     reason = error.message.rstrip()
-    return EngineUnavailable(
-        f"{reason}{'' if reason.endswith('.') else '.'} {HINT}",
-        code=error.code,
-        retry_after_s=error.retry_after_s,
-    )
+    return error.copy(f"{reason}{'' if reason.endswith('.') else '.'} {HINT}")
