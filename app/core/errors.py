@@ -57,7 +57,7 @@ class AppError(Exception):
     """Base of all errors that a client may see.
 
     `codes`: those that a class has beside its own when it ends a session; an event has a code and
-    no status, so that they tell which error it was.
+    no status, so that the code must say which error it was.
     """
 
     code = "internal_error"

@@ -1,6 +1,6 @@
 """The API's description: what every operation has in common, and what no route can say itself.
 
-What the single operations do is told by their own docstrings, and their requests by their examples.
+Each operation describes itself in its docstring, and its requests in its examples.
 """
 
 from __future__ import annotations
@@ -188,9 +188,9 @@ def _complete(schema: dict[str, Any], first_model: str) -> dict[str, Any]:
                 if parameter["name"] == "model_id":
                     parameter["example"] = first_model
             used.update(operation.get("tags", ()))
-            told = operation.get("description", "")
-            if "curl " not in told:
-                operation["description"] = f"{told}\n\n    {curl_of(path, method, operation)}"
+            described = operation.get("description", "")
+            if "curl " not in described:
+                operation["description"] = f"{described}\n\n    {curl_of(path, method, operation)}"
     for name in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
     # What the settings switch off leaves no heading behind.

@@ -177,10 +177,10 @@ async def _start(request: Request, services: Services, topic: str) -> Header:
     Raises:
         Overloaded, EngineUnavailable: before any work.
     """
-    told = JobEvents(topic)
+    wire = JobEvents(topic)
 
     async def drafts() -> AsyncGenerator[Draft, None]:
-        async with aclosing(told.encode(services.writer.write(topic))) as events:
+        async with aclosing(wire.encode(services.writer.write(topic))) as events:
             async for draft in events:
                 yield draft
 
@@ -192,7 +192,7 @@ async def _start(request: Request, services: Services, topic: str) -> Header:
             owner=owner_of_request(request),
             linger_s=services.linger_s,
             reservation=reservation,
-            ending=told.ending,
+            ending=wire.ending,
         )
 
 

@@ -21,7 +21,7 @@ Drafts = AsyncGenerator[Draft, None]
 
 
 class JobEvents:
-    """The events of one job on their way out; `progress` is what was told last."""
+    """The events of one job on their way out; `progress` is that of the last one."""
 
     def __init__(self, topic: str) -> None:
         self.progress = 0
@@ -72,8 +72,8 @@ class JobEvents:
 
 def job_failure(error: AppError, last: Event | None = None) -> Draft:
     """The terminal event of a job that failed after its event `last`."""
-    told = last.data if last is not None and isinstance(last.data, dict) else {}
-    return _failure(error, told.get("progress", 0))
+    before = last.data if last is not None and isinstance(last.data, dict) else {}
+    return _failure(error, before.get("progress", 0))
 
 
 def _failure(error: AppError, progress: int) -> Draft:

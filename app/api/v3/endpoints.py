@@ -38,7 +38,7 @@ async def stream(request: Request, services: ServicesDep, body: ProseBody) -> Re
     resumed = await resume(request, services, PROSE, body.session_id)
     if resumed is not None:
         return resumed
-    ask = SummaryRequest(
+    summary_request = SummaryRequest(
         given=check_input(body.url, body.text, loose_url=True),
         max_tokens=body.max_tokens or MAX_TOKENS,
         instruction=body.prompt or DEFAULT_PROSE_PROMPT,
@@ -49,6 +49,6 @@ async def stream(request: Request, services: ServicesDep, body: ProseBody) -> Re
         session_id=body.session_id,
     )
     header = await open_summary(
-        request, services, article_scraper_service, PROSE, ask, prose_events
+        request, services, article_scraper_service, PROSE, summary_request, prose_events
     )
     return respond(services, header)

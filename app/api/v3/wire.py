@@ -17,15 +17,15 @@ PROSE = "v3"
 Drafts = AsyncGenerator[Draft, None]
 
 
-async def prose_events(ask: SummaryRequest, source: Source, drafts: Drafts) -> Drafts:
+async def prose_events(request: SummaryRequest, source: Source, drafts: Drafts) -> Drafts:
     """Pieces as they come; those that come faster than they can be drawn come together."""
     pieces = 0
     text: Coalescer[str] = Coalescer(operator.add, interval_s=REDRAW_INTERVAL_S)
     async for draft in drafts:
         match draft.kind, draft.data:
             case "engine", dict(writer):
-                if ask.include_metadata:
-                    yield Draft("", metadata(ask, source, writer))
+                if request.include_metadata:
+                    yield Draft("", metadata(request, source, writer))
             case "text", str(piece):
                 pieces += 1
                 for ready in text.feed(piece):
@@ -35,7 +35,7 @@ async def prose_events(ask: SummaryRequest, source: Source, drafts: Drafts) -> D
                     yield _piece(ready, pieces)
                 tokens = max(pieces, data["usage"]["completion_tokens"])
                 last = {"content": "", "done": True, "tokens_used": tokens}
-                yield Draft("", last | {"latency_ms": ask.elapsed_ms()}, terminal=True)
+                yield Draft("", last | {"latency_ms": request.elapsed_ms()}, terminal=True)
 
 
 def prose_failure(error: AppError, last: Event | None = None) -> Draft:

@@ -33,7 +33,9 @@ Url = Annotated[str | None, Query(description="The article, when there is no JSO
 Style = Annotated[str | None, Query(description="skimmer, executive or eli5")]
 
 
-def _ask(body: SummaryBody | None, url: str | None, style: str | None) -> SummaryRequest:
+def _summary_request(
+    body: SummaryBody | None, url: str | None, style: str | None
+) -> SummaryRequest:
     """Put body and query together; the body wins (C3)."""
     body = body or SummaryBody()
     if body.url is None and body.text is None:
@@ -74,8 +76,10 @@ async def stream(
     resumed = await resume(request, services, TEXT, body.session_id if body else None)
     if resumed is not None:
         return resumed
-    ask = _ask(body, url, style)
-    header = await open_summary(request, services, article_scraper_service, TEXT, ask, text_events)
+    summary_request = _summary_request(body, url, style)
+    header = await open_summary(
+        request, services, article_scraper_service, TEXT, summary_request, text_events
+    )
     await page_was_read(services, header)
     return respond(services, header)
 
@@ -103,8 +107,8 @@ async def stream_ndjson(
     resumed = await resume(request, services, PATCHES, body.session_id if body else None)
     if resumed is not None:
         return resumed
-    ask = _ask(body, url, style)
+    summary_request = _summary_request(body, url, style)
     header = await open_summary(
-        request, services, article_scraper_service, PATCHES, ask, patch_events
+        request, services, article_scraper_service, PATCHES, summary_request, patch_events
     )
     return respond(services, header)

@@ -21,7 +21,7 @@ Patch = tuple[dict[str, Any], dict[str, Any]]
 
 
 class SummaryPatches:
-    """Feeds on pieces of the object's text and tells what they complete.
+    """Takes pieces of the object's text and returns the patches that they complete.
 
     `state`: the six keys; scalars start as None, `key_points` as an empty list.
     """
