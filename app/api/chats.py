@@ -47,7 +47,7 @@ class OpenChat:
 
     def failure(self) -> AppError | None:
         """Return the error that ended the session, None where it is not known here."""
-        return self.failures[0].copy() if self.failures else None
+        return self.failures[0] if self.failures else None
 
 
 async def open_chat(
@@ -86,7 +86,8 @@ async def open_chat(
                         yield draft
 
         def ending(error: AppError) -> Sequence[Draft]:
-            failures.append(error)
+            # Without its traceback, which holds on to the prompt.
+            failures.append(error.copy())
             return wire.ending(error)
 
         header = await services.sessions.start(
