@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ModelState(BaseModel):
-    """What is known of a model without loading it; engines say more than this."""
+    """What is known of a model without loading it; engines tell more than this."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -10,7 +10,6 @@ from typing import Any
 from app.core.errors import AppError
 from app.stream.coalesce import REDRAW_INTERVAL_S, Coalescer
 from app.stream.event import Draft, Event
-from app.stream.sse import frame
 
 # The name of this wire form among the kinds of sessions.
 JOB = "job"
@@ -79,25 +78,3 @@ def job_failure(error: AppError, last: Event | None = None) -> Draft:
 def _failure(error: AppError, progress: int) -> Draft:
     data = {"error": error.message, "code": error.code}
     return Draft("", {"step": "error", "progress": progress, "data": data}, terminal=True)
-
-
-def _example() -> str:
-    """Return a job as it is on the wire, most of its pieces left out."""
-    titles = ["Light from the sun", "What air does to it", "And at sunset"]
-    section = {"section": titles[0], "completed_sections": 1, "total_sections": 3}
-    article = "# Look up!\n\n## Light from the sun\n\nEver wondered …"
-    events: tuple[tuple[int, str, int, dict[str, Any]], ...] = (
-        (0, "connected", 0, {"message": "The job has begun.", "topic": "Why the sky is blue"}),
-        (1, "outline", 33, {"sections": titles}),
-        (2, "content", 44, {**section, "text": "Sunlight looks white, yet …"}),
-        (5, "style", 67, {"text": "# Look up!\n\n"}),
-        (64, "complete", 100, {"final_article": article}),
-    )
-    return "".join(
-        frame(Draft("", {"step": step, "progress": progress, "data": data}), f"my-job:{index}")
-        .decode()
-        for index, step, progress, data in events
-    )  # fmt: skip
-
-
-JOB_EVENTS = _example()
