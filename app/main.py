@@ -113,7 +113,12 @@ def _mount(app: FastAPI, settings: Settings) -> None:
         # Chats hold images as base64.
         larger={"/v1/chat/completions": settings.max_media_body_bytes},
     )
-    app.add_middleware(AuthMiddleware, admit=authenticator(settings.api_keys, settings.rate_limit))
+    app.add_middleware(
+        AuthMiddleware,
+        admit=authenticator(
+            settings.api_keys, settings.rate_limit, storage_url=settings.sessions_url
+        ),
+    )
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(settings.cors_origins),

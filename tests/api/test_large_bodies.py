@@ -13,7 +13,7 @@ import pytest
 
 from app.core.middleware import MAX_JSON_VALUES
 from app.core.responses import MAX_ERRORS
-from app.schemas.openai import MAX_PARTS
+from app.schemas.chat_messages import MAX_PARTS
 from tests.engines import ScriptedEngine
 from tests.servers import WAIT_S, Running, serving
 

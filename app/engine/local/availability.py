@@ -40,7 +40,7 @@ class Availability:
         """
         probe = self._probe
         if probe is not None and self._config.clock() < probe[0]:
-            return _copy(probe[1])
+            return probe[1].copy()
         try:
             self._raise_remembered()
             folder = find_model(self._config.model_id, self._config.revision)
@@ -50,7 +50,7 @@ class Availability:
         except EngineUnavailable as exc:
             named = self._named(exc)
             self._keep(named)
-            return _copy(named)
+            return named.copy()
         return None
 
     def prepare(self) -> None:
@@ -106,7 +106,7 @@ class Availability:
             return error
         message = error.message.replace("V4_MODEL_ID", self._config.setting)
         message = message.replace("V4_WEIGHTS", "TORCH_DTYPE")
-        return EngineUnavailable(message, code=error.code, retry_after_s=error.retry_after_s)
+        return error.copy(message)
 
     def _remembers(self) -> bool:
         return self._failure is not None and self._config.clock() < self._failure[0]
@@ -114,7 +114,8 @@ class Availability:
     def _raise_remembered(self) -> None:
         failure = self._failure
         if failure is not None and self._remembers():
-            raise _copy(failure[1])
+            # Raising the kept one again would pile up tracebacks.
+            raise failure[1].copy()
 
     def _why_missing(self) -> EngineUnavailable:
         if is_path(self._config.model_id):
@@ -122,8 +123,3 @@ class Availability:
         return self._download.state() or EngineUnavailable(
             "The model is not downloaded yet: the first request for it starts the download."
         )
-
-
-def _copy(error: EngineUnavailable) -> EngineUnavailable:
-    """Return a copy to raise: raising the kept one again would pile up tracebacks."""
-    return EngineUnavailable(error.message, code=error.code, retry_after_s=error.retry_after_s)

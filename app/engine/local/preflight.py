@@ -118,7 +118,7 @@ def check_constraint(request: GenerateRequest, vocabulary: Vocabulary, tokenizer
     except Unsupported as exc:
         if exc.code == "budget_too_small":
             param = "max_tokens"
-        raise Unsupported(exc.message, code=exc.code, param=param) from exc
+        raise exc.copy(param=param) from exc
 
 
 def fit_request(

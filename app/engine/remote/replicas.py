@@ -129,14 +129,15 @@ class Replicas:
         """Give a replica no requests until it answers a health check, or for a while."""
         if replica.problem is None:
             log.warning("replica_down", replica=replica.label, code=problem.code)
-        replica.problem = _copy(problem)
+        # What was raised holds on to its traceback, and so to a prompt.
+        replica.problem = problem.copy()
         replica.down_until_s = time.monotonic() + DOWN_S
 
     def known_problem(self) -> EngineUnavailable | None:
         """Return why no replica can serve as far as is known; sends nothing."""
         if any(replica.up for replica in self._all):
             return None
-        return _copy(self._all[0].problem or unavailable())
+        return (self._all[0].problem or unavailable()).copy()
 
     async def problem(self) -> EngineUnavailable | None:
         """Return why no replica can serve, probing them unless that was known a moment ago."""
@@ -169,7 +170,7 @@ class Replicas:
         if replica.model is None:
             await self.probe(replica)
         if replica.model is None:
-            raise _copy(replica.problem or model_missing())
+            raise (replica.problem or model_missing()).copy()
         return replica.model
 
     async def probe(self, replica: Replica) -> None:
@@ -205,13 +206,6 @@ class Replicas:
                     break
             for left in probes:
                 left.cancel()
-
-
-def _copy(problem: EngineUnavailable) -> EngineUnavailable:
-    """Return a new one: what was raised holds on to its traceback, and so to a prompt."""
-    return EngineUnavailable(
-        problem.message, code=problem.code, retry_after_s=problem.retry_after_s
-    )
 
 
 def _fresh_down(replica: Replica, now_s: float) -> bool:

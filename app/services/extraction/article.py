@@ -196,8 +196,8 @@ def _completed(own: PageMetadata, found: Any) -> PageMetadata:
 
 def _without_title(text: str, title: str | None) -> str:
     """Drop a first line that only repeats the title, which callers have on its own."""
-    first, _, rest = text.partition("\n")
-    return rest.lstrip() if title and first.strip().casefold() == title.casefold() else text
+    first, _, body = text.partition("\n")
+    return body.lstrip() if title and first.strip().casefold() == title.casefold() else text
 
 
 def _without_bars(text: str) -> str:

@@ -17,7 +17,7 @@ from tests import weight_formats
 from tests.checkpoints import make_checkpoint
 from tests.weight_formats import WITHOUT_INT8_COPY, WeightFormat, of_this_run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FIXTURES = ("checkpoint", "fallback_checkpoint", "qwen_checkpoint", "llama_checkpoint")
 
 
