@@ -1,11 +1,11 @@
 // The view that has an article written: outline, sections, style.
 
-import { request } from "./api.js";
-import { $, announce, clip, copyText, download, element, fileName, notify, reveal, setText } from "./dom.js";
-import { Entries } from "./keep.js";
-import { onLanguage, t } from "./language.js";
-import { showMarkdown } from "./markdown.js";
-import { follow, words } from "./stream.js";
+import { request } from "../api.js";
+import { $, announce, clip, copyText, download, element, fileName, notify, reveal, setText } from "../dom.js";
+import { Entries } from "../history.js";
+import { onLanguage, t } from "../language.js";
+import { showMarkdown } from "../markdown.js";
+import { follow, words } from "../stream.js";
 
 const STEPS = ["outline", "content", "style"];
 const kept = new Entries("jobs", { href: (id) => `write?job=${id}`, open });

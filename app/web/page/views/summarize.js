@@ -1,13 +1,13 @@
 // The view that turns a link or a text into a summary.
 
-import { newId, request } from "./api.js";
-import { asMarkdown, showSource, showSummary } from "./card.js";
-import { $, announce, clip, copyText, download, element, fileName, notify, reveal } from "./dom.js";
-import { Entries } from "./keep.js";
-import { number, onLanguage, t } from "./language.js";
-import { LONGEST, SHORTEST, readFile, readSource } from "./source.js";
-import { load, save } from "./store.js";
-import { follow, words } from "./stream.js";
+import { newId, request } from "../api.js";
+import { asMarkdown, showSource, showSummary } from "../card.js";
+import { $, announce, clip, copyText, download, element, fileName, notify, reveal } from "../dom.js";
+import { Entries } from "../history.js";
+import { number, onLanguage, t } from "../language.js";
+import { LONGEST, SHORTEST, readFile, readSource } from "../source.js";
+import { load, save } from "../store.js";
+import { follow, words } from "../stream.js";
 
 const PATH = "api/v4/scrape-and-summarize/stream-ndjson";
 const kept = new Entries("history", { href: (id) => `./?session=${id}`, open });

@@ -1,13 +1,13 @@
 // The view that chats. The conversation stays in the browser; each answer is a stream of the server
 // that a reload or a lost connection does not end.
 
-import { newId, request } from "./api.js";
-import { $, announce, element, notify } from "./dom.js";
-import { readImages } from "./images.js";
-import { onLanguage, t } from "./language.js";
-import { picture, showMessages } from "./messages.js";
-import { load, onChange, save } from "./store.js";
-import { follow, words } from "./stream.js";
+import { newId, request } from "../api.js";
+import { $, announce, element, notify } from "../dom.js";
+import { readImages } from "../images.js";
+import { onLanguage, t } from "../language.js";
+import { picture, showMessages } from "../messages.js";
+import { load, onChange, save } from "../store.js";
+import { follow, words } from "../stream.js";
 
 const MAX_TOKENS = 1024;
 const MOST_IMAGES = 4;
