@@ -13,11 +13,11 @@ from tests.web.answering import ANSWER, AnsweringEngine, held
 from tests.web.conftest import Connect, OpenPage, Serve, Watch
 from tests.web.restarting import RESTART_MS, restarting
 from tests.web.views import (
-    ask,
     expect_heartbeats,
     expect_state,
     expect_summary,
     parameter,
+    send_message,
     summarize,
     write,
 )
@@ -85,7 +85,7 @@ def test_a_chat_cut_five_times_has_no_gap_and_no_duplicate(
     engine = AnsweringEngine(chat=script)
     wire = connect(serve(engine))
     page.goto(f"{wire.base}/chat")
-    answer = ask(page, "Count.")
+    answer = send_message(page, "Count.")
     for number, gate in enumerate(gates):
         expect(answer.locator(".text")).to_have_text("".join(parts[: number + 1]))
         wire.cut()
@@ -102,7 +102,7 @@ def test_a_reloaded_chat_goes_on_and_is_generated_once(serve: Serve, page: Page)
     gate = Gate()
     engine = AnsweringEngine(chat=held(ANSWER, gate, after=IN_THE_ANSWER))
     page.goto(f"{serve(engine).base}/chat")
-    answer = ask(page, "Hello")
+    answer = send_message(page, "Hello")
     expect(answer.locator(".text")).to_contain_text("first")
     page.reload()
     expect(answer.locator(".text")).to_contain_text("first")
@@ -125,7 +125,7 @@ def test_a_killed_server_is_told_truly_in_every_view(
     with restarting(tmp_path, script) as process:
         pages = [open_page(process.base + path) for path in ("", "/chat", "/write")]
         summary, chat, article = pages
-        card, answer = summarize(summary, ARTICLE), ask(chat, "Hello")
+        card, answer = summarize(summary, ARTICLE), send_message(chat, "Hello")
         job = write(article, "Boats")
         expect(summary.locator("#card-title")).to_have_text(str(WHOLE["title"]))
         expect(article.locator("#sections li")).to_have_text(OUTLINE["sections"])

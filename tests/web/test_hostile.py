@@ -11,7 +11,7 @@ from tests.engines import ARTICLE, SUMMARY
 from tests.services.origin import article_html
 from tests.web.answering import AnsweringEngine
 from tests.web.conftest import OpenPage, Serve
-from tests.web.views import ask, expect_state, site, summarize, wide_by, write
+from tests.web.views import expect_state, send_message, site, summarize, wide_by, write
 
 PHONE = {"width": 375, "height": 740}
 SCRIPT = "<script>window.owned = 1</script>"
@@ -102,7 +102,7 @@ def test_a_hostile_page_is_only_text(serve: Serve, phone: Page) -> None:
 def test_a_hostile_answer_is_only_text(serve: Serve, phone: Page) -> None:
     """Markdown is built as nodes: no raw HTML, no picture of another host, web links only."""
     phone.goto(f"{serve(AnsweringEngine(chat=[HOSTILE])).base}/chat")
-    answer = ask(phone, f"{MARKUP} {RIGHT_TO_LEFT}")
+    answer = send_message(phone, f"{MARKUP} {RIGHT_TO_LEFT}")
     expect_state(answer, "done")
     expect(answer.locator(".text")).to_contain_text(SCRIPT)
     expect_harmless(phone)
@@ -164,7 +164,7 @@ def test_endless_text_does_not_break_the_layout(serve: Serve, phone: Page) -> No
     too_wide = []
     for name, text in ENDLESS.items():
         engine.chat = [text]
-        answer = ask(phone, LONG[:5_000])
+        answer = send_message(phone, LONG[:5_000])
         expect_state(answer, "done")
         expect(answer.locator(".text")).not_to_be_empty()
         if wide_by(phone) > 0:
@@ -188,7 +188,7 @@ def test_no_text_can_freeze_the_page(serve: Serve, phone: Page) -> None:
     for name, text in SLOW.items():
         engine.chat = [text]
         before_s = cpu_s()
-        answer = ask(phone, name)
+        answer = send_message(phone, name)
         expect_state(answer, "done")
         expect(answer.locator(".text")).not_to_be_empty()
         spent_s = cpu_s() - before_s

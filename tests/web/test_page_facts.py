@@ -13,7 +13,7 @@ from bench.page import WATCH
 from tests.engines import ARTICLE, SUMMARY_TEXT, Gate, pieces_of
 from tests.web.answering import ANSWER, SECTIONS, STYLED, AnsweringEngine
 from tests.web.conftest import OpenPage, Serve
-from tests.web.views import TWO_FRAMES, ask, expect_state, summarize, write
+from tests.web.views import TWO_FRAMES, expect_state, send_message, summarize, write
 
 MOST_BYTES = 100_000
 WIDTHS = (375, 1440)
@@ -184,9 +184,9 @@ def test_nothing_jumps_while_a_chat_is_written(
     page = open_page(viewport={"width": width, "height": 800})
     page.add_init_script(WATCH_ALL)
     page.goto(f"{serve(engine).base}/chat")
-    expect_state(ask(page, "One"), "done")
+    expect_state(send_message(page, "One"), "done")
     engine.chat = script
-    answer = ask(page, "Two")
+    answer = send_message(page, "Two")
     settle(page, answer)
     stream(page, gates, "#messages")
     expect_state(answer, "done")

@@ -25,7 +25,7 @@ def summarize(page: Page, source: str) -> Locator:
     return page.locator("#card")
 
 
-def ask(page: Page, message: str) -> Locator:
+def send_message(page: Page, message: str) -> Locator:
     """Send a message; return the answer to it."""
     page.get_by_label("Message", exact=True).fill(message)
     page.get_by_role("button", name="Send", exact=True).click()
