@@ -18,7 +18,7 @@ from app.stream.sse import frame
 
 Examples = dict[str, dict[str, Any]]
 
-HEARTBEAT = ": ping\n\n"
+HEARTBEAT = ": ping\n"
 
 _TITLE = "The central bank cut its main interest rate by half a point on Tuesday"
 _SUMMARY = {
