@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from app.engine.quantized.int4_layout import GROUP, pack_int4, unpack_int4
 from app.engine.quantized.kernels import Kernels, find_kernels
-from app.engine.quantized.linear import FEW_ROWS, Int4Linear, Int8Linear
+from app.engine.quantized.linear import DENSE_ROWS, FEW_ROWS, Int4Linear, Int8Linear
 from app.engine.quantized.quantize import quantize_int4, quantize_int8
 from tests.packed_models import LAYOUTS, error, kernels_of
 
@@ -182,11 +182,23 @@ def test_rows_do_not_change_one_another() -> None:
     packed = int8_of(linear())
     x = normal(1500, IN, seed=7)
     together = packed(x)
-    for part in (slice(0, 9), slice(1019, 1030), slice(1490, 1500)):
+    # Enough rows for the kernel that all of them go through, on any machine.
+    many = DENSE_ROWS + 1
+    for part in (slice(0, many), slice(1024 - many // 2, 1024 + many), slice(1500 - many, 1500)):
         assert torch.allclose(together[part], packed(x[part]), rtol=1e-5, atol=1e-5)
     x[3, 5] = 1e6
     others = torch.arange(1500) != 3
     assert torch.equal(packed(x)[others], together[others])
+
+
+@pytest.mark.parametrize("kernels", [None, *SLOW], ids=["own", "float32", "bfloat16", "no VNNI"])
+def test_few_rows_get_what_they_get_among_many(kernels: Kernels | None) -> None:
+    """C12: another kernel may serve them, which keeps bfloat16 or rounds each row to 8 bits."""
+    packed = int8_of(linear(), kernels)
+    x = normal(1500, IN, seed=7)
+    together = packed(x)
+    for part in (slice(0, 1), slice(0, 9), slice(1019, 1030), slice(1490, 1500)):
+        assert error(packed(x[part]), together[part]) < INT8_ERROR / 2
 
 
 def test_a_row_of_zeros_gives_the_bias() -> None:
