@@ -212,7 +212,7 @@ class ModelServiceV4:
             grammar=constraint_of(request, vocabulary, tokenizer, ids, thinking=thoughts),
             inputs=inputs,
             bytes_of=vocabulary.bytes_of if vocabulary else None,
-            room=cls._lazy.room(),
+            limits=cls._lazy.room(),
             stop_event=stop_event,
             on_status=tell,
         )

@@ -8,7 +8,8 @@ the model. It knows nothing of loading, queues or event loops.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections import abc
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +25,7 @@ from app.engine.decoding.detokenizer import Detokenizer
 from app.engine.decoding.limits import DecodeLimits
 from app.engine.decoding.prefill_watch import PrefillProgress, Stopped, turn
 from app.engine.decoding.sampling import Recorder, Sampling, processors
-from app.engine.decoding.sequence import Forcing, Generation
+from app.engine.decoding.sequence import Forcing, Sequence
 from app.engine.failures import as_app_error
 from app.engine.text.output_parser import CALL, CALL_END, THINK, THINK_END
 from app.engine.text.pieces import StopStringFilter, TextChunk, TokenTrack
@@ -62,20 +63,20 @@ def stream_text(
     prompt_ids: list[int],
     *,
     sampling: Sampling,
-    eos_ids: Sequence[int],
-    stop: Sequence[str] = (),
+    eos_ids: abc.Sequence[int],
+    stop: abc.Sequence[str] = (),
     grammar: Constraint | None = None,
     inputs: Mapping[str, Any] | None = None,
     bytes_of: Callable[[int], bytes] | None = None,
-    room: DecodeLimits | None = None,
+    limits: DecodeLimits | None = None,
     stop_event: threading.Event,
     on_status: Callable[[Status], None],
 ) -> Generator[TextChunk, None, Finish]:
-    """Yield the text of one generation, piece by piece; return its `Finish`.
+    """Yield the text of one generation, chunk by chunk; return its `Finish`.
 
     The model runs in another thread, which no longer works for this when it ends, however it ends.
     `inputs` are more tensors for the model, such as `pixel_values`. With `sampling.top_logprobs`
-    the pieces carry their tokens, whose bytes `bytes_of` knows. `room` is for the model's
+    the chunks carry their tokens, whose bytes `bytes_of` knows. `limits` are for the model's
     decoder, which the first call makes. `on_status` is called from both threads.
 
     Raises:
@@ -92,7 +93,7 @@ def stream_text(
     )
     failures: list[BaseException] = []
     ended = threading.Event()
-    decoder = None if inputs else decoder_of(model, room)
+    decoder = None if inputs else decoder_of(model, limits)
     thread: threading.Thread | None = None
 
     def work() -> None:
@@ -137,7 +138,7 @@ def stream_text(
     else:
         streamer.next_tokens_are_prompt = False
         decoder.submit(
-            Generation(
+            Sequence(
                 prompt=prompt_ids,
                 max_tokens=sampling.max_tokens,
                 processors=chain,
@@ -146,7 +147,7 @@ def stream_text(
                 may_force=recorder is None,
                 stopped=stop_event.is_set,
                 on_token=lambda token: streamer.put(torch.tensor([token])),
-                on_read=lambda share: on_status(Status("reading", progress=round(share, 3))),
+                on_prefill=lambda share: on_status(Status("reading", progress=round(share, 3))),
                 on_end=end,
             )
         )
@@ -160,7 +161,7 @@ def stream_text(
         stop_event.set()
         ended.wait(JOIN_TIMEOUT_S)
         if decoder is not None:
-            decoder.rest(JOIN_TIMEOUT_S)
+            decoder.join(JOIN_TIMEOUT_S)
         elif thread is not None:
             thread.join(JOIN_TIMEOUT_S)
     done = stops.found or streamer.last_token in eos_ids
@@ -172,17 +173,17 @@ def stream_text(
 def _until_stop(
     streamer: Detokenizer, stops: StopStringFilter, on_status: Callable[[Status], None]
 ) -> Generator[TextChunk, None, None]:
-    """Pass pieces on until a stop string; a token goes where its first character goes."""
+    """Pass chunks on until a stop string; a token goes where its first character goes."""
     track = TokenTrack()
     writing = False
-    for piece in streamer:
-        if not piece:
+    for chunk in streamer:
+        if not chunk:
             continue
         if not writing:
             writing = True
             on_status(Status("writing"))
-        track.feed(len(piece), piece.logprobs)
-        if text := stops.feed(piece):
+        track.feed(len(chunk), chunk.logprobs)
+        if text := stops.feed(chunk):
             yield TextChunk(text, track.take(len(text)))
         if stops.found:
             return
@@ -206,7 +207,7 @@ def _on_device(inputs: Mapping[str, Any], device: Any) -> dict[str, Any]:
     }
 
 
-def _pad_id(tokenizer: Any, prompt_ids: list[int], eos_ids: Sequence[int]) -> int | None:
+def _pad_id(tokenizer: Any, prompt_ids: list[int], eos_ids: abc.Sequence[int]) -> int | None:
     """Return an id that pads nothing.
 
     Without an attention mask `generate` infers one from the pad token, so that it must not occur
