@@ -21,7 +21,7 @@ RUNTIME_BYTES = 400_000_000
 # Rows whose attention scores, and whose int32 products, are there at once: of the scores two
 # copies in float32 and one in the type that is computed in.
 _SCORE_ROWS, _SCORE_BYTES = 128, 10
-_PRODUCT_ROWS = 1024
+_MATMUL_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def need_bytes(
     cache = sequences * capacity * _token_elements(checkpoint, layers + 1)
     activations = prompt_tokens * (3 * intermediate + 4 * hidden)
     scores = heads * min(prompt_tokens, _SCORE_ROWS) * context_tokens * _SCORE_BYTES
-    products = 4 * 2 * intermediate * min(prompt_tokens, _PRODUCT_ROWS) * weights.packed
+    products = 4 * 2 * intermediate * min(prompt_tokens, _MATMUL_ROWS) * weights.packed
     loaded = _loaded_bytes(checkpoint, weights)
     # One tensor is held in the file's format and in the target's while it is converted.
     converting = checkpoint.largest_elements * max(weights.bytes_per_element, 4 * weights.packed)

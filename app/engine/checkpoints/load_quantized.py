@@ -22,8 +22,7 @@ from torch.overrides import TorchFunctionMode
 from app.core.errors import EngineUnavailable
 from app.engine.checkpoints.formats import Format, layer_format
 from app.engine.checkpoints.headers import weight_files
-from app.engine.checkpoints.load import MAKING
-from app.engine.checkpoints.progress import STEP
+from app.engine.checkpoints.progress import MAKING, STEP
 from app.engine.checkpoints.quantized_cache import QuantizedCache, Source, keep_folder
 from app.engine.quantized.kernels import Kernels, find_kernels
 from app.engine.quantized.linear import Int4Linear, Int8Linear
@@ -141,7 +140,7 @@ def _pack(
     names = [*layers, *(name for name in wanted if not _is_of(name, layers))]
     sizes = {name: tensors.elements(name, layers.get(name), wanted) for name in names}
     total = sum(sizes.values()) or 1
-    done, told = 0, 0.0
+    done, reported = 0, 0.0
     size_bytes = sum(tensor.nbytes for tensor in wanted.values())
     with QuantizedCache.keeping(kept, size_bytes) as keep:
         for name in names:
@@ -149,9 +148,9 @@ def _pack(
                 _assign(model, full, tensor)
                 keep(full, tensor)
             done += sizes[name]
-            if done / total - told >= STEP:
-                told = done / total
-                report(round(min(told, 0.99), 2))
+            if done / total - reported >= STEP:
+                reported = done / total
+                report(round(min(reported, 0.99), 2))
 
 
 def _made(
