@@ -109,14 +109,7 @@ def _put_layers(model: Any, weights: Format, kernels: Kernels) -> dict[str, nn.M
         held = layer_format(weights.name, shape, head=module is head)
         bias = module.bias is not None
         if held == "int4":
-            layers[name] = Int4Linear(
-                shape[1],
-                shape[0],
-                bias,
-                int8_copy=weights.int8_copy,
-                kernels=kernels,
-                device="meta",
-            )
+            layers[name] = Int4Linear(shape[1], shape[0], bias, kernels=kernels, device="meta")
         elif held == "int8":
             layers[name] = Int8Linear(shape[1], shape[0], bias, kernels=kernels, device="meta")
         else:
@@ -137,7 +130,7 @@ def _pack(
     report: Callable[[float], None],
 ) -> None:
     """Fill the model from the checkpoint, and keep what was made."""
-    names = [*layers, *(name for name in wanted if not _is_of(name, layers))]
+    names = [*layers, *(name for name in wanted if name.rpartition(".")[0] not in layers)]
     sizes = {name: tensors.elements(name, layers.get(name), wanted) for name in names}
     total = sum(sizes.values()) or 1
     done, reported = 0, 0.0
@@ -168,12 +161,10 @@ def _made(
         packed, scales_and_zeros = quantize_int4(weight, layer.pack, block=layer.block)
         yield f"{name}.packed", packed
         yield f"{name}.scales_and_zeros", scales_and_zeros
-    int8 = layer.int8_copy if isinstance(layer, Int4Linear) else layer
-    if isinstance(int8, Int8Linear):
-        own = name if int8 is layer else f"{name}.int8_copy"
-        packed, scales = quantize_int8(weight, int8.pack, block=int8.block)
-        yield f"{own}.packed", packed
-        yield f"{own}.scales", scales
+    if isinstance(layer, Int8Linear):
+        packed, scales = quantize_int8(weight, layer.pack, block=layer.block)
+        yield f"{name}.packed", packed
+        yield f"{name}.scales", scales
     if f"{name}.bias" in wanted:
         yield f"{name}.bias", tensors.read(f"{name}.bias").to(torch.bfloat16, copy=True)
 
@@ -259,11 +250,6 @@ def _set_generation(model: Any, folder: Path) -> None:
 
 def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-
-
-def _is_of(name: str, layers: Layers) -> bool:
-    owner = name.rpartition(".")[0]
-    return owner in layers or owner.removesuffix(".int8_copy") in layers
 
 
 def _unsupported() -> EngineUnavailable:

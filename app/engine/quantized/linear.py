@@ -116,7 +116,7 @@ class Int4Linear(_Packed):
     """A linear layer of 4-bit levels: weight = (level - 8) * scale + zero, for groups of inputs.
 
     packed: (out, in / 2) uint8, of `pack` · scales_and_zeros: (in / 128, out, 2) bfloat16 ·
-    bias: (out,) bfloat16 · int8_copy: the same weights in int8, which multiply many rows faster.
+    bias: (out,) bfloat16
     """
 
     packed: Tensor
@@ -128,7 +128,6 @@ class Int4Linear(_Packed):
         out_features: int,
         bias: bool = False,
         *,
-        int8_copy: bool = False,
         kernels: Kernels | None = None,
         device: str = "cpu",
     ) -> None:
@@ -137,11 +136,6 @@ class Int4Linear(_Packed):
         self.register_buffer("packed", torch.empty(shape, dtype=torch.uint8, device=device))
         groups = in_features // GROUP
         self.register_buffer("scales_and_zeros", _bfloat16(groups, out_features, 2, device=device))
-        self.int8_copy = (
-            Int8Linear(in_features, out_features, kernels=self.kernels, device=device)
-            if int8_copy
-            else None
-        )
 
     @property
     def block(self) -> int:
@@ -155,20 +149,16 @@ class Int4Linear(_Packed):
         return pack_int4(levels, self.kernels.int4_block)
 
     def _matmul(self, rows: Tensor) -> Tensor:
-        count = rows.shape[0]
         if self.kernels.native:
             amx = self.kernels.native == "amx"
             return native.int4_matmul(rows, self.packed, self.scales_and_zeros, amx=amx)
-        if self.int8_copy is not None and count > FEW_ROWS:
-            made: Tensor = self.int8_copy(rows)
-        elif self.kernels.weight_only and count < DENSE_ROWS:
+        if self.kernels.weight_only and rows.shape[0] < DENSE_ROWS:
             # As in int8: bfloat16 activations only.
-            made = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            made: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
                 rows.to(torch.bfloat16).contiguous(), self.packed, GROUP, self.scales_and_zeros
             )
-        else:
-            made = _in_blocks(rows, self.out_features, self._blocks())
-        return made
+            return made
+        return _in_blocks(rows, self.out_features, self._blocks())
 
     def _blocks(self) -> Iterator[Tensor]:
         """Yield the weights as (in, some outputs), in the type that is fast here."""
