@@ -1,6 +1,6 @@
 """Which models the decoder runs, how much one step computes, and how much is kept.
 
-No torch: whoever only counts memory reads it too. It knows no tensors and no sequences.
+No torch: code that only counts memory imports it too. It knows no tensors and no sequences.
 """
 
 from __future__ import annotations
