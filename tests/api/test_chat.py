@@ -456,6 +456,7 @@ def test_cancel_ends_the_stream_with_a_finish_chunk_and_done() -> None:
         assert engine.closed_early.wait(5)
         found = chat_frames(seen)
         assert chunks(found)[-2]["choices"][0]["finish_reason"] == "stop"
+        assert [chunk.get("cancelled") for chunk in chunks(found)[:-1]][-2:] == [None, True]
         assert chunks(found)[-1]["usage"]["completion_tokens"] == 2
         assert found[-1].data == "[DONE]"
         gate.open()

@@ -33,7 +33,6 @@ from app.engine.checkpoints.load import (
     FLOAT16,
     cheap_rows,
     gpu_choice,
-    has_native_kernels,
     on_gpu,
     read_model,
     read_tokenizer,
@@ -240,7 +239,6 @@ class LazyModel:
             ),
             sequences=config.sequences,
             formats=formats,
-            native=lambda: has_native_kernels(config),
         )
 
     def _context_of(self, checkpoint: Checkpoint) -> int:

@@ -209,7 +209,7 @@ class ModelService:
             grammar=constraint_of(request, vocabulary, tokenizer, ids, thinking=thoughts),
             inputs=inputs,
             bytes_of=vocabulary.bytes_of if vocabulary else None,
-            room=cls._lazy.decode_limits(),
+            limits=cls._lazy.decode_limits(),
             stop_event=stop_event,
             on_status=on_status,
         )

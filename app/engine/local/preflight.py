@@ -96,7 +96,7 @@ def constraint_of(
         vocabulary,
         call_schema(request.tools),
         max_tokens=request.max_tokens,
-        closing=tokens_of(tokenizer, CALL_END),
+        end_tag=tokens_of(tokenizer, CALL_END),
         parallel=request.parallel_tool_calls,
         thinking=thinking,
     )
@@ -108,7 +108,7 @@ def check_constraint(request: GenerateRequest, vocabulary: Vocabulary, tokenizer
     Raises:
         Unsupported: as `constraint_of`, with `param`.
     """
-    from app.engine.structured.completion import compile_grammar
+    from app.engine.structured.schema_grammar import compile_grammar
 
     param = "response_format" if _tools_do_not_matter(request) else "tools"
     try:
