@@ -16,6 +16,8 @@ run: $(VENV)/.installed
 
 # A worker for each core; one that has nothing left takes half of what another has before it.
 WORKERS ?= logical
+# What pytest makes of the asserts is kept, whatever the shell says: a third of what collecting costs.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
 test: $(VENV)/.installed-dev

@@ -20,9 +20,7 @@ from app.core.logging import configure_logging
 from tests import made_once, weight_formats
 from tests.needs import HEAVY, NoTorch, needs_of
 
-# Of xdist; empty where one process runs them all.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
-if WORKER:
+if "PYTEST_XDIST_WORKER" in os.environ:
     # Nothing has loaded torch yet. Workers with a thread for every core would wait for each other.
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -34,6 +32,11 @@ Settings.model_config["env_file"] = None
 configure_logging("info", "console")
 
 _notes: list[str] = []
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is one of several; what it starts sees the same environment."""
+    return hasattr(config, "workerinput")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,10 +59,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _made_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _made_once(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Let all workers of a run find what one has made."""
     own = tmp_path_factory.getbasetemp()
-    made_once.keep_in((own.parent if WORKER else own) / "made-once")
+    made_once.keep_in((own.parent if is_worker(pytestconfig) else own) / "made-once")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -95,7 +98,7 @@ def _allowed_s(item: pytest.Item) -> float:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if WORKER:
+    if is_worker(session.config):
         session.config.workeroutput["notes"] = weight_formats.notes()  # type: ignore[attr-defined]
 
 
