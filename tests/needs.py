@@ -45,10 +45,22 @@ def needs_of(item: pytest.Function) -> frozenset[str]:
         todo += reached.values
         found |= reached.needs
         if reached.names_fixtures:
-            names = {name for name in (*reached.strings, *parameters) if isinstance(name, str)}
-            manager = item.session._fixturemanager
-            todo += _functions(manager.getfixturedefs(name, item) or () for name in names)
+            # Asked for under a condition, which the test's id shows: redis_url in [redis-1].
+            strings = {name for name in reached.strings if name.partition("_")[0] in item.name}
+            todo += _asked_for(item, strings | {p for p in parameters if isinstance(p, str)})
     return frozenset(found)
+
+
+def _asked_for(item: pytest.Function, names: set[str]) -> list[Any]:
+    """Return the functions of fixtures and of those that they take."""
+    manager, todo, seen = item.session._fixturemanager, list(names), set(names)
+    functions = []
+    while todo:
+        for definition in manager.getfixturedefs(todo.pop(), item) or ():
+            functions.append(definition.func)
+            todo += set(definition.argnames) - seen
+            seen |= set(definition.argnames)
+    return functions
 
 
 def _functions(fixtures: Iterable[Iterable[Any]]) -> list[Any]:
