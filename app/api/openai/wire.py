@@ -65,7 +65,7 @@ class ChatChunks:
     def _end(self, finish: Finish) -> list[Draft]:
         reason = "stop" if finish.reason == "cancelled" else finish.reason
         # Nobody should take half an answer for a whole one (C29).
-        more = {"cancelled": True} if finish.reason == "cancelled" else {}
+        more: dict[str, Any] = {"cancelled": True} if finish.reason == "cancelled" else {}
         last = self._chunk({}, finish_reason=reason, terminal=not self.include_usage, **more)
         if not self.include_usage:
             return [last]
