@@ -16,6 +16,11 @@ WORDS_A_MINUTE = 200
 # pysbd is quadratic in the paragraph: 4,000 characters of "1. 1. 1." take 0.14 s, 1,500 take 0.02.
 PYSBD_PARAGRAPH_CHARS = 1_500
 PYSBD_TOTAL_CHARS = 20_000
+# A text of fewer sentences has no three different things to say.
+FEW_SENTENCES = 5
+SHORT_TEXT_CHARS = 3_000
+# What has no stop and not more words than this is a headline, a label or a caption.
+LABEL_WORDS = 12
 CHUNK_MIN_CHARS = 60
 CHUNK_MAX_CHARS = 200
 
@@ -44,6 +49,8 @@ _INDIC_ENDS = "\u06d4\u0964\u0965\u0589\u1362\u17d4\u104b"
 _CLOSERS = "\"'”’»›)\\]」』）】》〉"
 # Nothing follows the two runs, so the scan never backtracks.
 _END = re.compile(f"[.!?…‥؟{_INDIC_ENDS}{_WIDE_ENDS}]+[{_CLOSERS}]*")
+_ENDS = re.compile("[.!?…。！？।॥։።។؟۔][\"'”’»)\\]」』）】]*$")
+_LIST_NUMBER = re.compile(r"(\d{1,3}\.)\s+")
 _QUOTATIVE = frozenset("とっで、，,")
 _ABBREVIATION_LIST = """
     mr mrs ms dr prof rev gen sen rep gov capt col lt sgt st jr sr hon pres vs etc al fig no nos vol
@@ -84,6 +91,22 @@ def split_sentences(text: str, language: str | None = None) -> list[str]:
         for sentence in sentences:
             found.extend(_chunks(sentence) if chunked else [sentence])
     return found
+
+
+def has_few_sentences(text: str, language: str | None = None) -> bool:
+    """Say whether a text has under five sentences; a headline or a label is none."""
+    if len(text) > SHORT_TEXT_CHARS:
+        return False
+    found = split_sentences(text, language)
+    if _language_of(text, language) == "th":
+        return len(found) < FEW_SENTENCES
+    whole = [one for one in found if ends_sentence(one) or count_words(one) > LABEL_WORDS]
+    return len(whole) < FEW_SENTENCES
+
+
+def ends_sentence(text: str) -> bool:
+    """Say whether a text ends the way a sentence ends."""
+    return bool(_ENDS.search(text))
 
 
 def count_words(text: str) -> int:
@@ -171,20 +194,24 @@ def _pysbd(paragraph: str, code: str) -> list[str] | None:
         return None
     if "".join("".join(parts).split()) != "".join(paragraph.split()):
         return None
-    found: list[str] = []
-    start = position = 0
+    spans: list[list[int]] = []
+    position = 0
     for part in filter(None, map(str.strip, parts)):
         at = paragraph.find(part, position)
         if at < 0:
             return None
-        # It takes the dot of an abbreviation it has not heard of for the end of a sentence.
-        if found and (part[0].islower() or part[0] in _CONTINUATIONS):
-            found.pop()
-        else:
-            start = at
         position = at + len(part)
-        found.append(paragraph[start:position])
-    return found
+        # It takes the dot of an abbreviation it has not heard of for the end of a sentence.
+        if spans and (part[0].islower() or part[0] in _CONTINUATIONS):
+            spans[-1][1] = position
+            continue
+        # It takes the figure that ends a sentence ("day 3. The next") for a list's number.
+        number = _LIST_NUMBER.match(part)
+        if spans and number and not ends_sentence(paragraph[spans[-1][0] : spans[-1][1]]):
+            spans[-1][1] = at + number.end(1)
+            at += number.end()
+        spans.append([at, position])
+    return [paragraph[start:end] for start, end in spans if end > start]
 
 
 def _scan(paragraph: str, *, ordinals: bool) -> Iterator[str]:
