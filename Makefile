@@ -1,11 +1,12 @@
 # Two commands for everybody: `make demo` and `make test`. Both make .venv on first use.
+# `make quick`: the tests that need no torch, browser, Redis or other program, in under a minute.
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 # The CPU build; on a machine with a GPU: make TORCH="torch>=2.13,<2.14" demo
 TORCH ?= torch==2.13.0
 
-.PHONY: demo run test check bench bench-peers clean
+.PHONY: demo run test quick check bench bench-peers clean
 
 demo: $(VENV)/.installed
 	$(PY) -m app.demo
@@ -13,13 +14,23 @@ demo: $(VENV)/.installed
 run: $(VENV)/.installed
 	$(PY) -m app
 
+# A worker for each core; one that has nothing left takes half of what another has before it.
+WORKERS ?= logical
+# What pytest makes of the asserts is kept, whatever the shell says: a third of what collecting costs.
+unexport PYTHONDONTWRITEBYTECODE
+PYTEST := $(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+
 test: $(VENV)/.installed-dev
-	$(PY) -m pytest
+	$(PYTEST)
+
+quick: $(VENV)/.installed-dev
+	$(PYTEST) --quick
 
 check: $(VENV)/.installed-dev
 	$(PY) -m ruff check app tests bench
 	$(PY) -m ruff format --check app tests bench
 	$(PY) -m mypy app
+	$(VENV)/bin/lint-imports
 
 # Measures on this machine; bench.failover needs redis-server. bench.extraction needs saved pages.
 bench: $(VENV)/.installed
@@ -51,4 +62,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

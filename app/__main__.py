@@ -12,10 +12,8 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from sse_starlette.sse import AppStatus
 
-from app.core.config import Settings
-
 # `Server` ends the sessions, so that each stream gets its terminal event; the library's own drain
-# would cut them off. It stays on for anybody who serves the application in another way.
+# would cut them off. Other ways to serve the application keep it.
 AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
 
@@ -42,13 +40,12 @@ def main() -> None:
         SystemExit: a setting is wrong; the message names it.
     """
     try:
-        settings = Settings()
+        from app.main import app, settings
     except ValidationError as error:
         for problem in error.errors():
             name = str(problem["loc"][0]).upper() if problem["loc"] else "settings"
             sys.stderr.write(f"{name}: {problem['msg']}\n")
         raise SystemExit(2) from None
-    from app.main import app
 
     serve(
         app,

@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import httpx
 import psutil
@@ -61,11 +61,17 @@ class PacedEngine:
     def facts(self) -> dict[str, str]:
         return {}
 
+    def info(self) -> dict[str, Any]:
+        return {"model_id": self.model, "loaded": True}
+
     async def unavailable(self) -> EngineUnavailable | None:
         return None
 
     async def prepare(self) -> None:
         """Always ready."""
+
+    async def load(self) -> None:
+        """Nothing to load."""
 
     async def maintain(self) -> None:
         """Nothing is to be done."""

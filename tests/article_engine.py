@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import threading
@@ -14,6 +13,7 @@ from app.engine.base import Finish, Fitted, GenerateRequest, Item, Status, Text
 from app.services.articles.prompts import STYLE_TASK
 from tests.engines import Gate, pieces_of
 from tests.servers import Frame, Running, frames
+from tests.turns import next_turn
 
 Step = Literal["outline", "content", "style"]
 Script = Sequence[str | Gate | Exception]
@@ -82,7 +82,7 @@ class ArticleEngine:
         try:
             yield Status("writing")
             for part in self._script(step, request):
-                await asyncio.sleep(0)
+                await next_turn()
                 if isinstance(part, Gate):
                     self.reached[step].open()
                     await part.passed()
@@ -123,11 +123,17 @@ class ArticleEngine:
     def facts(self) -> dict[str, str]:
         return {}
 
+    def info(self) -> dict[str, Any]:
+        return {"model_id": self.model, "loaded": True}
+
     async def unavailable(self) -> EngineUnavailable | None:
         return None
 
     async def prepare(self) -> None:
         """Nothing to prepare."""
+
+    async def load(self) -> None:
+        """Nothing to load."""
 
     async def maintain(self) -> None:
         """Nothing is to be done."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
+from tests.made_once import made_once
 from tests.weight_formats import of_this_run
 
 Kind = Literal["bytes", "fallback"]
@@ -123,6 +124,7 @@ CORPUS = (
 )
 
 
+@made_once
 def make_checkpoint(
     folder: Path,
     *,

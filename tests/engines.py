@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 from app.core.errors import AppError, EngineUnavailable
 from app.engine.base import Finish, Fitted, GenerateRequest, Item, Status, Text
@@ -103,11 +104,17 @@ class ScriptedEngine:
     def facts(self) -> dict[str, str]:
         return {}
 
+    def info(self) -> dict[str, Any]:
+        return {"model_id": self.model, "loaded": True}
+
     async def unavailable(self) -> EngineUnavailable | None:
         return EngineUnavailable(self._out_of_order) if self._out_of_order else None
 
     async def prepare(self) -> None:
         self.prepared = True
+
+    async def load(self) -> None:
+        """Nothing to load."""
 
     async def maintain(self) -> None:
         """Nothing is to be done."""

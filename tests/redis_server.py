@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs import program
+from tests.servers import until
 
 WAIT_S = 10.0
 
@@ -42,11 +42,12 @@ class RedisServer:
             ],
             stdout=subprocess.DEVNULL,
         )
-        deadline_s = time.monotonic() + WAIT_S
-        while self.ask("PING") != b"+PONG\r\n":
-            assert self._process.poll() is None, "redis-server ended at once"
-            assert time.monotonic() < deadline_s, "redis-server does not answer"
-            time.sleep(0.02)
+        until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "redis-server ended at once"
+        return self.ask("PING") == b"+PONG\r\n"
 
     def stop(self) -> None:
         """Kill it; what it acknowledged is on its disk."""

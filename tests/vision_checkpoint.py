@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.checkpoints import byte_level
+from tests.made_once import made_once
 
 MARKERS = (
     "<|endoftext|>",
@@ -35,6 +36,7 @@ TEMPLATE = (
 PATCH = 16
 
 
+@made_once
 def make_vision_checkpoint(folder: Path, *, context_tokens: int = 2048, seed: int = 0) -> Path:
     """Write config, weights, tokenizer and image settings to `folder`, and return it."""
     import torch

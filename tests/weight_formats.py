@@ -7,17 +7,12 @@ is named, and the server chooses as it does for users: float32, since everything
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import AppError
-from app.services.model_loader_v4 import ModelServiceV4
-
-# Formats as V4_WEIGHTS names them, and int4 as it is on torch's kernels: with its int8 copy, and
-# where memory is too short for that.
-INT8_COPY, WITHOUT_INT8_COPY = "int4-int8copy", "int4-without-int8copy"
-NAMES = ("float32", "bfloat16", "int8", "int4", INT8_COPY, WITHOUT_INT8_COPY)
+# Formats as V4_WEIGHTS names them, and int4 on torch's kernels, whatever the machine has.
+INT4_ON_TORCH = "int4-torch"
+NAMES = ("float32", "bfloat16", "int8", "int4", INT4_ON_TORCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +39,7 @@ class WeightFormat:
     @property
     def native(self) -> bool:
         """Kernels of our own may be used, see NATIVE_KERNELS."""
-        return self.name not in (INT8_COPY, WITHOUT_INT8_COPY)
+        return self.name != INT4_ON_TORCH
 
     def loading(
         self, model: Path | str, *, reads_images: bool = False, **named: Any
@@ -56,7 +51,6 @@ class WeightFormat:
         values: dict[str, Any] = {"model_id": str(model), "threads": 1}
         if "weights" not in named and not (reads_images and self.packed):
             values |= {"weights": self.asked, "native_kernels": self.native}
-            values |= self._limit(model, named.get("context_tokens"))
         return values | named
 
     def settings(self, model: Path | str, **named: Any) -> dict[str, Any]:
@@ -65,36 +59,7 @@ class WeightFormat:
         if not named.keys() & {"v4_weights", "torch_dtype"}:
             values |= {"v4_weights": self.asked, "torch_dtype": self.asked}
             values["native_kernels"] = self.native
-            values |= self._limit(model, None)
         return values | named
-
-    def _limit(self, model: Path | str, context_tokens: int | None) -> dict[str, int]:
-        if self.name != WITHOUT_INT8_COPY:
-            return {}
-        need = _need_bytes(str(model), context_tokens)
-        return {"memory_limit_bytes": need - 1} if need else {}
-
-
-@cache
-def _need_bytes(model: str, context_tokens: int | None) -> int | None:
-    """Return what int4 with its int8 copy needs; None where there is nothing that can be loaded."""
-
-    class Measured(ModelServiceV4):
-        """Loaded once, to be asked."""
-
-    Measured.configure(
-        model_id=model,
-        weights="int4",
-        context_tokens=context_tokens,
-        threads=1,
-        native_kernels=False,
-    )
-    try:
-        Measured.get_model()
-    except AppError:
-        return None
-    need: int = Measured.info()["need_bytes"]
-    return need
 
 
 _this_run = WeightFormat()

@@ -1,6 +1,6 @@
 """The web page: one document for all its views, and the files that it loads.
 
-What the page does is not known here; it talks to the same endpoints as every other client.
+Knows nothing of what the page does: it calls the same endpoints as every other client.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ router = APIRouter(include_in_schema=False)
 
 
 class Assets(StaticFiles):
-    """Files that a browser asks for again each time, and gets only when they have changed."""
+    """Files that a browser revalidates each time and downloads only when they have changed."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
@@ -56,22 +56,22 @@ class Assets(StaticFiles):
 
 
 def wants_html(accept: str) -> bool:
-    """Return whether a client prefers a page: browsers name text/html, programs rarely do.
+    """Return whether a client prefers HTML to JSON: browsers name text/html, programs rarely do.
 
     Format: https://www.rfc-editor.org/rfc/rfc9110#name-accept
     """
-    wishes: dict[str, tuple[float, int]] = {}
-    for place, wish in enumerate(accept.lower().split(",")):
-        kind, *parameters = (part.strip() for part in wish.split(";"))
+    accepted: dict[str, tuple[float, int]] = {}
+    for place, entry in enumerate(accept.lower().split(",")):
+        kind, *parameters = (part.strip() for part in entry.split(";"))
         quality = 1.0
         for parameter in parameters:
             if parameter.startswith("q="):
                 with suppress(ValueError):
                     quality = float(parameter[2:])
-        # Of two that are wanted as much, the first one named.
-        wishes.setdefault(kind, (quality, -place))
-    page = wishes.get("text/html", (0.0, 0))
-    return page[0] > 0 and page > wishes.get("application/json", (0.0, 0))
+        # Of two with the same quality, the first one named.
+        accepted.setdefault(kind, (quality, -place))
+    page = accepted.get("text/html", (0.0, 0))
+    return page[0] > 0 and page > accepted.get("application/json", (0.0, 0))
 
 
 @router.head("/")
@@ -95,5 +95,5 @@ def page() -> Response:
 
 
 def mount_assets(app: FastAPI) -> None:
-    """Serve the page's scripts, styles and pictures, compressed."""
+    """Serve the page's scripts, styles and icon, compressed."""
     app.mount(ASSETS_URL, GZipMiddleware(Assets(directory=WEB / "page")), name="page-assets")

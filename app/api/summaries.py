@@ -15,8 +15,9 @@ from typing import Any
 import structlog
 from starlette.requests import Request
 
-from app.api.deps import Services, first_event, owner_of_request
-from app.core.errors import ScrapeFailed
+from app.api.deps import Services, owner_of_request
+from app.api.resume import first_event
+from app.core.errors import AppError, ScrapeFailed
 from app.services.summaries.sources import Input, Scraper, Source, read_source
 from app.services.summaries.summarizer import SummaryTask
 from app.stream.event import Draft
@@ -67,9 +68,11 @@ class SummaryRequest:
         return round((time.perf_counter() - self.started_s) * 1000, 2)
 
 
-def metadata(ask: SummaryRequest, source: Source, writer: dict[str, Any]) -> dict[str, Any]:
+def metadata(
+    summary_request: SummaryRequest, source: Source, writer: dict[str, Any]
+) -> dict[str, Any]:
     """Return the metadata event: what is known of the input, and who writes."""
-    return {"type": "metadata", "data": {**source.facts, "style": ask.style, **writer}}
+    return {"type": "metadata", "data": {**source.facts, "style": summary_request.style, **writer}}
 
 
 async def open_summary(
@@ -77,7 +80,7 @@ async def open_summary(
     services: Services,
     scraper: Scraper,
     kind: str,
-    ask: SummaryRequest,
+    summary_request: SummaryRequest,
     encoder: Encoder,
 ) -> Header:
     """Start the session of a request, or join the one that already does it.
@@ -86,18 +89,18 @@ async def open_summary(
         Overloaded, EngineUnavailable, SessionBusy: before any work.
     """
     owner = owner_of_request(request)
-    fingerprint = ask.fingerprint(kind)
+    fingerprint = summary_request.fingerprint(kind)
 
     async def drafts() -> AsyncGenerator[Draft, None]:
-        source = await _read(scraper, ask)
+        source = await _read(scraper, summary_request)
         async with (
-            aclosing(services.summarizer.summarize(ask.task(source))) as plain,
-            aclosing(encoder(ask, source, plain)) as encoded,
+            aclosing(services.summarizer.summarize(summary_request.task(source))) as plain,
+            aclosing(encoder(summary_request, source, plain)) as encoded,
         ):
             async for draft in encoded:
                 yield draft
 
-    header = await services.sessions.running(owner, fingerprint, ask.session_id)
+    header = await services.sessions.running(owner, fingerprint, summary_request.session_id)
     if header is not None:
         return header
     with services.sessions.reserve() as reservation:
@@ -106,7 +109,7 @@ async def open_summary(
             kind,
             drafts,
             owner=owner,
-            session_id=ask.session_id,
+            session_id=summary_request.session_id,
             fingerprint=fingerprint,
             linger_s=services.linger_s,
             reservation=reservation,
@@ -122,16 +125,19 @@ async def page_was_read(services: Services, header: Header) -> None:
     first = await first_event(services, header)
     if first is None or not first.terminal or not isinstance(first.data, dict):
         return
-    code = str(first.data.get("code"))
-    if code in ScrapeFailed.codes:
-        raise ScrapeFailed(str(first.data["error"]), code=code)
+    if first.kind == "error":
+        error = AppError.from_dict({"message": first.data["error"], "code": first.data["code"]})
+        if isinstance(error, ScrapeFailed):
+            raise error
 
 
-async def _read(scraper: Scraper, ask: SummaryRequest) -> Source:
+async def _read(scraper: Scraper, summary_request: SummaryRequest) -> Source:
     try:
-        return await read_source(scraper, ask.given, use_cache=ask.use_cache)
+        return await read_source(
+            scraper, summary_request.given, use_cache=summary_request.use_cache
+        )
     except ScrapeFailed as error:
-        raise ScrapeFailed(f"Scraping failed: {error.message}", code=error.code) from error
+        raise error.copy(f"Scraping failed: {error.message}") from error
     except Exception as error:
         log.exception("scraper_failed")
         raise ScrapeFailed("Scraping failed: the page could not be read") from error

@@ -1,28 +1,22 @@
 """Every setting, read once from the environment (or `.env`) and frozen.
 
-Only `main.py` and `__main__.py` see this object; everyone else is handed plain values.
+Only `main.py`, `wiring.py` and `__main__.py` see this object; everyone else is handed plain values.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.core.log_url import log_kind
 
 
 def _split(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
-
-
-def _has_a_legal_port(url: str) -> bool:
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
 
 
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -122,10 +116,8 @@ class Settings(BaseSettings):
     @field_validator("sessions_url")
     @classmethod
     def _sessions_url_is_of_a_known_log(cls, value: str | None) -> str | None:
-        # The URL may hold a password, so the message does not repeat it.
-        known = ("redis://", "rediss://", "unix://", "sqlite:", "memory:")
-        if value and not (value.startswith(known) and _has_a_legal_port(value)):
-            raise ValueError("use redis://HOST:PORT/DB, sqlite:PATH or memory:")
+        if value:
+            log_kind(value)
         return value
 
     @field_validator("engine_url")

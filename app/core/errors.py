@@ -25,7 +25,8 @@ the first byte; after it, the session's supervisor turns it into the terminal ev
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 # OpenAI's names of what went wrong, one for each status that `/v1` answers with.
 # https://platform.openai.com/docs/guides/error-codes
@@ -53,10 +54,16 @@ def openai_error(
 
 
 class AppError(Exception):
-    """Base of all errors that a client may see."""
+    """Base of all errors that a client may see.
+
+    `codes`: those that a class has beside its own when it ends a session; an event has a code and
+    no status, so that the code must say which error it was.
+    """
 
     code = "internal_error"
     status = 500
+    retry_after_s: int | None = None
+    codes: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -71,9 +78,42 @@ class AppError(Exception):
         self.message = message
         self.code = code or self.code
         self.status = status or self.status
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = retry_after_s or self.retry_after_s
         # The field of the request that is at fault, where one is.
         self.param = param
+
+    def copy(self, message: str | None = None, *, param: str | None = None) -> Self:
+        """Return the same error without its traceback, which may hold on to a prompt."""
+        return type(self)(
+            message or self.message,
+            code=self.code,
+            status=self.status,
+            retry_after_s=self.retry_after_s,
+            param=param or self.param,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that `from_dict` needs to make an equal error."""
+        return {
+            "message": self.message,
+            "code": self.code,
+            "status": self.status,
+            "retry_after_s": self.retry_after_s,
+            "param": self.param,
+        }
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> AppError:
+        """Return the error of a `message` and a `code`; what else is missing is its class's own."""
+        code = data["code"]
+        kind = next((k for k in AppError.__subclasses__() if code in (k.code, *k.codes)), AppError)
+        return kind(
+            data["message"],
+            code=code,
+            status=data.get("status"),
+            retry_after_s=data.get("retry_after_s"),
+            param=data.get("param"),
+        )
 
 
 class InvalidInput(AppError):
@@ -132,7 +172,6 @@ class ScrapeFailed(AppError):
     status = 400
     codes = frozenset(
         (
-            "scrape_failed",
             "blocked_url",
             "dns_failed",
             "connect_failed",
@@ -152,6 +191,20 @@ class Unsupported(AppError):
 
     code = "unsupported"
     status = 400
+    codes = frozenset(
+        (
+            "budget_too_small",
+            "context_length_exceeded",
+            "image_not_placed",
+            "invalid_image",
+            "no_chat_template",
+            "no_grammar",
+            "schema_too_long",
+            "unsupported_messages",
+            "unsupported_schema",
+            "upstream_rejected",
+        )
+    )
 
 
 class EngineUnavailable(AppError):
@@ -159,20 +212,20 @@ class EngineUnavailable(AppError):
 
     code = "model_unavailable"
     status = 503
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str | None = None,
-        status: int | None = None,
-        retry_after_s: int | None = None,
-        param: str | None = None,
-    ) -> None:
-        # A 503 always says when to come back (C19).
-        super().__init__(
-            message, code=code, status=status, retry_after_s=retry_after_s or 30, param=param
+    # A 503 always says when to come back (C19).
+    retry_after_s = 30
+    codes = frozenset(
+        (
+            "device_unavailable",
+            "model_downloading",
+            "model_load_failed",
+            "not_enough_memory",
+            "upstream_model_missing",
+            "upstream_unauthorized",
+            "upstream_unavailable",
+            "weights_unsupported",
         )
+    )
 
 
 class GenerationFailed(AppError):
@@ -180,6 +233,7 @@ class GenerationFailed(AppError):
 
     code = "generation_failed"
     status = 500
+    codes = frozenset(("invalid_output", "upstream_failed"))
 
 
 class TimedOut(AppError):
@@ -208,9 +262,7 @@ class LogUnavailable(AppError):
 
     code = "log_unavailable"
     status = 503
-
-    def __init__(self, message: str, *, retry_after_s: int = 5) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
+    retry_after_s = 5
 
 
 class InternalError(AppError):

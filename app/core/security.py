@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from app.core.errors import Overloaded, Unauthorized
+from app.core.errors import Unauthorized
+from app.core.rates import Rates
 
 OPEN_PATHS = frozenset(
     {
@@ -53,26 +49,18 @@ def _address(scope: Scope) -> str:
 
 
 def authenticator(
-    api_keys: Sequence[str], rate_limit: str | None
+    api_keys: Sequence[str], rate_limit: str | None, *, storage_url: str | None = None
 ) -> Callable[[Scope], Awaitable[None]]:
     """Return the check that every request passes; it sets `owner` in the request's state.
+
+    `storage_url`: where several processes count together, see `Rates`.
 
     Raises (the returned check):
         Unauthorized: keys are configured and the request has none of them.
         Overloaded: the key, or the address when there are no keys, came too often.
     """
     owners = [owner_of(key) for key in api_keys]
-    limit: RateLimitItem | None = parse(rate_limit) if rate_limit else None
-    limiter = MovingWindowRateLimiter(MemoryStorage())
-
-    async def count(caller: str) -> None:
-        if limit is None or await limiter.hit(limit, caller):
-            return
-        window = await limiter.get_window_stats(limit, caller)
-        wait_s = max(1, math.ceil(window.reset_time - time.time()))
-        raise Overloaded(
-            f"more than {limit}; wait {wait_s} s", code="rate_limited", retry_after_s=wait_s
-        )
+    rates = Rates(rate_limit, storage_url) if rate_limit else None
 
     async def admit(scope: Scope) -> None:
         state = scope.setdefault("state", {})
@@ -85,12 +73,14 @@ def authenticator(
             known = [o for o in owners if any(hmac.compare_digest(o, g) for g in given)]
             if not known:
                 # Keys are not to be guessed without limit either.
-                await count(f"no key {_address(scope)}")
+                if rates is not None:
+                    await rates.count(f"no key {_address(scope)}")
                 raise Unauthorized(
                     "this server needs an API key: send it as 'Authorization: Bearer <key>' or "
                     "'X-API-Key: <key>'"
                 )
             state["owner"] = known[0]
-        await count(state["owner"] or _address(scope))
+        if rates is not None:
+            await rates.count(state["owner"] or _address(scope))
 
     return admit

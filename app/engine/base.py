@@ -16,6 +16,9 @@ Stage = Literal["queued", "scraping", "loading", "reading", "writing"]
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
 Role = Literal["system", "user", "assistant", "tool"]
 
+# More of a content that may be cut is given to no engine (S0.18).
+MAX_CONTENT_CHARS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -137,7 +140,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of the output, never empty. `logprobs`: its tokens, when they were asked for."""
+    """A piece of the output, never empty. `logprobs`: its tokens, when the request wants them."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -162,7 +165,7 @@ class ToolCallPart:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of a generation. Token counts are the engine's own units (`unit` of the engine)."""
+    """The end of a generation. An engine without tokens counts in units of its own."""
 
     reason: FinishReason
     prompt_tokens: int
@@ -187,6 +190,13 @@ class Engine(Protocol):
 
     def facts(self) -> dict[str, str]:
         """Return what else clients should know of the model, such as its weight format and why."""
+        ...
+
+    def info(self) -> dict[str, Any]:
+        """Return what `/health` shows of the model, without asking or loading anything.
+
+        Keys: model_id and loaded; and what else the engine knows, such as error.
+        """
         ...
 
     async def fit(self, request: GenerateRequest, *, may_drop: bool = False) -> Fitted:
@@ -217,6 +227,14 @@ class Engine(Protocol):
 
     async def prepare(self) -> None:
         """Begin what must be done before the engine can serve, such as a download; do not wait."""
+        ...
+
+    async def load(self) -> None:
+        """Load what the first request would have to wait for; return at once if that is nothing.
+
+        Raises:
+            EngineUnavailable: it cannot be loaded now.
+        """
         ...
 
     async def maintain(self) -> None:

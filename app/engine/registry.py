@@ -30,10 +30,10 @@ class Registry:
     def __init__(self, roles: Mapping[EngineRole, EngineSpec]) -> None:
         made: dict[str, Engine] = {}
         self._by_role: dict[EngineRole, Engine] = {}
-        for role, assignment in roles.items():
-            if assignment.key not in made:
-                made[assignment.key] = assignment.make()
-            self._by_role[role] = made[assignment.key]
+        for role, spec in roles.items():
+            if spec.key not in made:
+                made[spec.key] = spec.make()
+            self._by_role[role] = made[spec.key]
         self._engines = tuple(made.values())
 
     def __getitem__(self, role: EngineRole) -> Engine:

@@ -1,0 +1,4 @@
+"""What crosses the wire as JSON, checked by pydantic.
+
+Start with summary_v4.py.
+"""

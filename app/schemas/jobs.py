@@ -1,4 +1,4 @@
-"""What a client says to have an article written, and what it is told (contract 4)."""
+"""The request for an article, and the state of its job (contract 4)."""
 
 from __future__ import annotations
 

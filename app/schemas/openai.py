@@ -1,4 +1,4 @@
-"""What crosses the wire of `/v1`: OpenAI's chat completions, and what this server adds to them.
+"""The body of OpenAI's chat completions, and what this server adds to it.
 
 Format: https://platform.openai.com/docs/api-reference/chat/create. A field that is known there and
 cannot be honoured here is refused by its name; a field that is known nowhere is ignored.
@@ -15,17 +15,15 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
+from app.schemas.chat_messages import MAX_TOOLS, ChatMessage, at_most
 from app.schemas.summary_v4 import SESSION_ID_PATTERN
 
 NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 MAX_MESSAGES = 4096
-MAX_PARTS = 1024
-MAX_TOOLS = 128
 MAX_STOPS = 4
 
 # Known fields that would change the answer, and what to do instead.
@@ -47,123 +45,8 @@ _ONLY = {
 }
 
 
-def _at_most(length: int) -> BeforeValidator:
-    """Refuse a longer list before its items are looked at: each wrong one is an error object."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, list) and len(value) > length:
-            raise ValueError(f"at most {length} items are allowed, not {len(value)}")
-        return value
-
-    return BeforeValidator(check)
-
-
-def _as_parts(value: Any) -> Any:
-    if value is None:
-        return []
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
-
-
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else ([] if value is None else value)
-
-
-class Part(BaseModel):
-    """A part of a message; which of the other fields counts depends on `type`."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    type: Literal[
-        "text", "input_text", "refusal", "image_url", "input_image", "video_url", "input_video"
-    ]
-    text: str | None = None
-    refusal: str | None = None
-    image_url: Any = None
-    video_url: Any = None
-    b64_json: str | None = None
-    image: str | None = None
-    video: str | None = None
-    data: str | None = None
-
-    @property
-    def words(self) -> str:
-        """The text of a part that has one."""
-        return self.text or self.refusal or ""
-
-    @property
-    def source(self) -> str | None:
-        """The URL, data URL or base64 of an image or a video; None for text."""
-        if self.type in ("text", "input_text", "refusal"):
-            return None
-        linked = self.image_url if "image" in self.type else self.video_url
-        if isinstance(linked, dict):
-            linked = linked.get("url")
-        own = self.image if "image" in self.type else self.video
-        found = linked or self.b64_json or own or self.data
-        return found if isinstance(found, str) else ""
-
-    @model_validator(mode="after")
-    def _has_what_its_type_needs(self) -> Self:
-        if self.source is None:
-            if self.text is None and self.refusal is None:
-                raise ValueError(f"a part of type {self.type} needs text")
-        elif not self.source:
-            raise ValueError(
-                f"a part of type {self.type} needs a URL, a data URL or base64 in "
-                + ("image_url" if "image" in self.type else "video_url")
-            )
-        return self
-
-
-class FunctionCall(BaseModel):
-    """A call as an assistant's turn of the history has it."""
-
-    name: str
-    arguments: str = ""
-
-
-class AssistantToolCall(BaseModel):
-    """A call of the history."""
-
-    id: str = ""
-    type: Literal["function"] = "function"
-    function: FunctionCall
-
-
-class ChatMessage(BaseModel):
-    """One turn."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[
-        list[Part],
-        Field(fail_fast=True),
-        _at_most(MAX_PARTS),
-        BeforeValidator(_as_parts),
-        WithJsonSchema(
-            {
-                "anyOf": [
-                    {"type": "string"},
-                    {"type": "array", "items": {"type": "object"}},
-                    {"type": "null"},
-                ]
-            }
-        ),
-    ] = []
-    name: str | None = None
-    tool_calls: (
-        Annotated[list[AssistantToolCall], Field(fail_fast=True), _at_most(MAX_TOOLS)] | None
-    ) = None
-    tool_call_id: str | None = None
-
-    @model_validator(mode="after")
-    def _is_a_turn(self) -> Self:
-        if self.role == "tool" and not self.tool_call_id:
-            raise ValueError("a message of role tool needs tool_call_id")
-        if self.tool_calls and self.role != "assistant":
-            raise ValueError("only a message of role assistant has tool_calls")
-        if not self.content and not self.tool_calls and self.role != "assistant":
-            raise ValueError(f"a message of role {self.role} needs content")
-        return self
 
 
 class FunctionSpec(BaseModel):
@@ -236,7 +119,7 @@ class ChatRequest(BaseModel):
     messages: Annotated[
         list[ChatMessage],
         Field(max_length=MAX_MESSAGES, fail_fast=True),
-        _at_most(MAX_MESSAGES),
+        at_most(MAX_MESSAGES),
     ] = []
     model: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -246,7 +129,7 @@ class ChatRequest(BaseModel):
     stop: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=256)]],
         Field(max_length=MAX_STOPS),
-        _at_most(MAX_STOPS),
+        at_most(MAX_STOPS),
         BeforeValidator(_as_list),
     ] = []
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
@@ -260,7 +143,7 @@ class ChatRequest(BaseModel):
         Annotated[
             list[ToolSpec],
             Field(max_length=MAX_TOOLS, fail_fast=True),
-            _at_most(MAX_TOOLS),
+            at_most(MAX_TOOLS),
         ]
         | None
     ) = None
@@ -284,6 +167,11 @@ class ChatRequest(BaseModel):
             return False
         asked = (self.chat_template_kwargs or {}).get("enable_thinking")
         return asked if isinstance(asked, bool) else None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the answer ends with its usage; one that is not streamed always does."""
+        return not self.stream or bool(self.stream_options and self.stream_options.include_usage)
 
     @property
     def forced_tool(self) -> str | None:

@@ -1,11 +1,11 @@
-"""One question to a language model, one answer: the only door through which an article is written.
+"""One prompt to a language model, one answer: what articles are written with.
 
-Knows nothing of articles: what is asked, and what the answer is good for, is the caller's business.
+Knows nothing of articles: the prompt, and the use of the answer, are the caller's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -27,10 +27,16 @@ def llm_request(
     system: str = SYSTEM,
     temperature: float = 0.7,
     json_schema: Mapping[str, Any] | None = None,
+    images: Sequence[bytes] = (),
 ) -> GenerateRequest:
-    """Return what an engine is asked; a model that can think is to answer at once."""
+    """Return the request to an engine; a model that can think is to answer at once.
+
+    `images`: encoded files, which stand before the prompt.
+    """
+    parts = (*range(len(images)), prompt) if images else ()
     return GenerateRequest(
-        messages=(Message("system", system), Message("user", prompt)),
+        messages=(Message("system", system), Message("user", prompt, parts=parts)),
+        images=tuple(images),
         max_tokens=max_tokens,
         temperature=temperature,
         json_schema=json_schema,
@@ -46,6 +52,7 @@ async def call_llm(
     system: str = SYSTEM,
     temperature: float = 0.7,
     json_schema: Mapping[str, Any] | None = None,
+    images: Sequence[bytes] = (),
     on_text: Callable[[str], None] | None = None,
 ) -> str:
     """Return the whole answer; `on_text` is handed each piece of it as it comes.
@@ -62,6 +69,7 @@ async def call_llm(
         system=system,
         temperature=temperature,
         json_schema=json_schema,
+        images=images,
     )
     fitted = await engine.fit(request)
     pieces: list[str] = []

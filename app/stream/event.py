@@ -1,6 +1,6 @@
-"""What a log holds: drafts on their way in, events once they have an index.
+"""What a log holds: a draft is appended, and is an event once it has an index.
 
-Knows nothing of HTTP: how an event becomes bytes is the business of `sse.py`.
+Nothing here knows HTTP: `sse.py` turns events into bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A draft that has its place in a log; `index` counts from 0."""
+    """A draft that has been appended; `index` is its place in the run, from 0."""
 
     index: int
     kind: str

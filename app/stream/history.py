@@ -1,6 +1,6 @@
-"""What a log has of a run at this moment, read without waiting for more.
+"""Reads what a log holds of a run now, without waiting for more.
 
-Knows nothing of who asks: followers are counted in `sessions.py`.
+Followers are not counted here; that is done in `followers.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ async def events_of_run(log: EventLog, run: str) -> list[Event]:
 
 
 async def last_event(log: EventLog, run: str) -> Event | None:
-    """Return the newest event of a run, None where there is none, or not from the start on.
+    """Return the newest event of a run, None if it has none or its first ones are gone.
 
     Raises:
         UnknownSession: the run is not kept.
@@ -39,7 +39,7 @@ async def last_event(log: EventLog, run: str) -> Event | None:
 
 
 async def event_at(log: EventLog, run: str, index: int) -> Event | None:
-    """Return the event of an index, None where it is not kept or cannot be read."""
+    """Return the event of an index, None if it is not kept or cannot be read."""
     try:
         page = await log.read(run, index - 1, 1)
     except AppError:

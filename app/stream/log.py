@@ -17,7 +17,7 @@ from app.stream.event import Draft, Event
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Who a run is. `owner` is empty when the server asks for no keys."""
+    """Identifies a run. `owner` is empty when the server asks for no keys."""
 
     run: str
     session_id: str
@@ -35,7 +35,9 @@ class Page:
 
 
 class EventLog(Protocol):
-    """Append, read after a cursor, wait for more; and what processes tell each other of runs.
+    """Append, read after a cursor, wait for more; leases, heartbeats and stop requests.
+
+    The last three are how processes that share a log know of each other's runs and followers.
 
     Every method may raise `LogUnavailable`: the place that holds the events cannot be reached, and
     may be reached again later.
@@ -46,7 +48,8 @@ class EventLog(Protocol):
 
         That is another one, and nothing begins, if a run of the same owner and session id is
         running in any process; or, if `shared`, one that was opened as shared with the same owner
-        and fingerprint. A run that has ended, was asked to stop, or lost its process does not run.
+        and fingerprint. A run that has ended, was asked to stop, or lost its process
+        does not count as running.
         """
         ...
 
@@ -78,32 +81,35 @@ class EventLog(Protocol):
         """
         ...
 
-    async def stop(self, owner: str, session_id: str) -> None:
-        """Ask the process that runs this session to end it; without effect when nobody does.
+    async def request_stop(self, owner: str, session_id: str) -> None:
+        """Ask the process that runs this session to end it; no effect if the session has ended.
 
         The run gives up its session id at once, whatever that process does.
         """
         ...
 
-    async def stops(self, timeout_s: float) -> list[str]:
-        """Wait, at most so long, for runs of this process that were asked to stop elsewhere."""
+    async def stop_requests(self, timeout_s: float) -> list[str]:
+        """Return runs of this process that another one asked to stop, each once.
+
+        Waits for the first of them, at most `timeout_s`.
+        """
         ...
 
     async def renew_lease(self, run: str, for_s: float) -> None:
-        """Say that somebody in this process follows a run of another one, for `for_s` from now."""
+        """Count this process as a follower of another one's run for `for_s` from now."""
         ...
 
     async def lease_left_s(self, run: str) -> float:
-        """Return for how many seconds more somebody elsewhere follows a run of this process.
+        """Return for how many seconds more another process follows a run of this one.
 
-        Negative: since when nobody does; minus infinity: nobody ever did.
+        Negative: so long ago the last lease ran out; minus infinity: there never was one.
         """
         ...
 
     async def heartbeat(self) -> list[Header]:
         """Show that this process is alive; return running runs whose process no longer is.
 
-        Whoever gets them appends their terminal event, for which the wire form must be known.
+        The caller appends their terminal event, since only it knows the wire form.
         """
         ...
 
@@ -112,7 +118,7 @@ class EventLog(Protocol):
         ...
 
     def forget(self, run: str) -> None:
-        """Drop what this process alone holds of a run that cannot be written; wake its waiters."""
+        """Drop this process's copy of a run that cannot be written; wake its waiters."""
         ...
 
     async def aclose(self) -> None:
@@ -123,27 +129,3 @@ class EventLog(Protocol):
 def not_kept() -> UnknownSession:
     """Return the error of a run that a log does not have, or has no more."""
     return UnknownSession("this session is no longer kept; start a new one")
-
-
-def open_log(url: str) -> EventLog:
-    """Return the log that a URL names: `memory:`, `sqlite:PATH` or `redis://HOST:PORT/DB`.
-
-    Nothing is connected or created yet.
-
-    Raises:
-        ValueError: no log of that scheme exists.
-    """
-    scheme, _, rest = url.partition(":")
-    if url == "memory:":
-        from app.stream.logs.memory import MemoryLog
-
-        return MemoryLog()
-    if scheme == "sqlite" and rest:
-        from app.stream.logs.sqlite import SqliteLog
-
-        return SqliteLog(rest)
-    if scheme in ("redis", "rediss", "unix"):
-        from app.stream.logs.redis import RedisLog
-
-        return RedisLog(url)
-    raise ValueError(f"no event log for {scheme!r}: use memory:, sqlite:PATH or redis://HOST:PORT")

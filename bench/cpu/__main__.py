@@ -24,7 +24,8 @@ from bench.cpu.checkpoint import Shape, make_checkpoint
 from bench.cpu.llama import CONTEXT_TOKENS
 from bench.cpu.process import run
 from bench.cpu.table import lines, summarize
-from bench.cpu.variants import NotAvailable, Task, measure
+from bench.cpu.task import NotAvailable, Task
+from bench.cpu.variants import measure
 
 FOLDER = Path("bench/out")
 PEERS = Path(".venv-peers/bin/python")

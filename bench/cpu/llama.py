@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bench.cpu.variants import (
+from bench.cpu.task import (
     SEED,
     TEMPERATURE,
     WARM_UP_PROMPT_TOKENS,

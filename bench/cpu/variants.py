@@ -10,68 +10,27 @@ import asyncio
 import threading
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cpu.process import peak_bytes
+from bench.cpu.task import (
+    SEED,
+    TEMPERATURE,
+    WARM_UP_PROMPT_TOKENS,
+    NotAvailable,
+    Task,
+    Timing,
+)
 
 if TYPE_CHECKING:
     from app.engine.base import GenerateRequest
     from app.engine.local.engine import LocalEngine
 
-TEMPERATURE = 0.2
-SEED = 1
-WARM_UP_PROMPT_TOKENS = 64
 WARM_UP_NEW_TOKENS = 40
 OTHER = "Heavy rain closed three roads to the north on Monday. "
 # An empty string in a list takes three tokens: of so many for each the budget, and not the model,
 # ends the output, unless random weights write almost nothing but empty ones.
 TOKENS_PER_STRING = 8
-
-
-class NotAvailable(Exception):
-    """The variant cannot run here, for a reason that its message tells."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What a variant is to do.
-
-    `model`: the folder of the checkpoint, or the file for llama.cpp. `packed`: where Precis keeps
-    weights that it has quantized. `users`: how many then write at once, `users_new_tokens` each.
-    """
-
-    model: Path
-    packed: Path
-    prompt_tokens: int
-    new_tokens: int
-    threads: int
-    users: int = 1
-    users_new_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Moments of one generation by one clock, and what it counted."""
-
-    started_s: float
-    first_s: float
-    ended_s: float
-    prompt_tokens: int
-    new_tokens: int
-
-    def rates(self) -> dict[str, Any]:
-        """Return what is printed: the first token ends the prefill and does not count as decode."""
-        first_token_s = self.first_s - self.started_s
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "new_tokens": self.new_tokens,
-            "first_token_s": first_token_s,
-            "prefill_tokens_per_s": self.prompt_tokens / first_token_s,
-            "decode_tokens_per_s": (self.new_tokens - 1) / (self.ended_s - self.first_s),
-            "total_s": self.ended_s - self.started_s,
-        }
 
 
 def measure(name: str, task: Task) -> dict[str, Any]:

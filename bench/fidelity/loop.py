@@ -1,4 +1,4 @@
-"""Generations in the decoder's loop, with processors that look at its scores or lead it.
+"""Sequences in the decoder's loop, with processors that look at its scores or lead it.
 
 A logits processor is the loop's own way of letting somebody look. Import it only where the model
 runs.
@@ -7,14 +7,15 @@ runs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections import abc
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from app.engine.decoding.decoder import Decoder, decoder_of
 from app.engine.decoding.sampling import Processor
-from app.engine.decoding.sequence import Forcing, Generation
+from app.engine.decoding.sequence import Forcing, Sequence
 
 WAIT_S = 600.0
 # One token that is chosen and those that follow from it are read together.
@@ -34,7 +35,7 @@ def loop_of(model: Any) -> Decoder:
 
 
 class Running:
-    """One generation, which begins when it is made; `beside` are those that may run with it.
+    """One sequence, which begins when it is made; `beside` are those that may run with it.
 
     `shares`: what it told of reading its prompt. `widest`: how many wrote at once, itself included.
     """
@@ -42,14 +43,14 @@ class Running:
     def __init__(
         self,
         decoder: Decoder,
-        prompt: Sequence[int],
+        prompt: abc.Sequence[int],
         *,
         max_tokens: int,
-        processors: Sequence[Processor] = (),
+        processors: abc.Sequence[Processor] = (),
         eos_ids: Iterable[int] = (),
         constraint: Forcing | None = None,
         may_force: bool = False,
-        beside: Sequence[Running] = (),
+        beside: abc.Sequence[Running] = (),
     ) -> None:
         self.tokens: list[int] = []
         self.shares: list[float] = []
@@ -58,7 +59,7 @@ class Running:
         self._failure: BaseException | None = None
         self._ended = threading.Event()
         decoder.submit(
-            Generation(
+            Sequence(
                 prompt=prompt,
                 max_tokens=max_tokens,
                 processors=processors,
@@ -67,7 +68,7 @@ class Running:
                 may_force=may_force,
                 stopped=lambda: False,
                 on_token=self._take,
-                on_read=self.shares.append,
+                on_prefill=self.shares.append,
                 on_end=self._end,
             )
         )
@@ -100,7 +101,7 @@ class Follow:
     `scores`: (vocabulary,) before the token at a place, by places.
     """
 
-    def __init__(self, ids: Sequence[int]) -> None:
+    def __init__(self, ids: abc.Sequence[int]) -> None:
         self._ids = ids
         self.scores: dict[int, torch.Tensor] = {}
 
@@ -130,12 +131,12 @@ class Known:
 
     complete = False
 
-    def __init__(self, ids: Sequence[int], prompt_tokens: int) -> None:
+    def __init__(self, ids: abc.Sequence[int], prompt_tokens: int) -> None:
         self._ids = ids
         self._start = prompt_tokens
         self._at = prompt_tokens
 
-    def advance(self, ids: Sequence[int]) -> None:
+    def advance(self, ids: abc.Sequence[int]) -> None:
         """Take the whole sequence."""
         self._at = len(ids)
 

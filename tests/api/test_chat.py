@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.api.deps import Services, first_event
-from app.core.errors import EngineUnavailable, GenerationFailed, Overloaded, Unsupported
+from app.api.deps import Services
+from app.api.resume import first_event
+from app.core.errors import AppError, EngineUnavailable, GenerationFailed, Overloaded, Unsupported
 from app.engine.base import Fitted, Reasoning, Status, Text, TokenLogprob, ToolCallPart
 from app.main import create_app
 from app.stream.event import Draft
@@ -323,21 +324,22 @@ def test_what_cannot_be_honoured_is_a_400_that_names_the_field(
     ("problem", "status", "code"),
     [
         (EngineUnavailable("loading"), 503, "model_unavailable"),
-        (Overloaded("full", retry_after_s=5), 429, "overloaded"),
+        (Overloaded("full", retry_after_s=7), 429, "overloaded"),
         (Unsupported("no", code="unsupported_schema"), 400, "unsupported_schema"),
         (GenerationFailed("broke"), 500, "generation_failed"),
     ],
 )
 @pytest.mark.parametrize("streamed", [True, False])
 def test_what_fails_before_the_first_byte_is_a_status(
-    problem: Exception, status: int, code: str, streamed: bool
+    problem: AppError, status: int, code: str, streamed: bool
 ) -> None:
-    """S4.22: streamed or not."""
+    """S4.22: streamed or not, with the engine's own `Retry-After` and no other."""
     with serving(ScriptedEngine([problem])) as server:
         response = server.post(CHAT, body(stream=streamed))
     assert response.status_code == status
     assert response.json()["error"]["code"] == code
-    assert ("retry-after" in response.headers) == (status in (429, 503))
+    retry_after_s = problem.retry_after_s
+    assert response.headers.get("retry-after") == (retry_after_s and str(retry_after_s))
 
 
 def test_a_failure_after_the_first_byte_is_an_error_and_no_done() -> None:
@@ -454,6 +456,7 @@ def test_cancel_ends_the_stream_with_a_finish_chunk_and_done() -> None:
         assert engine.closed_early.wait(5)
         found = chat_frames(seen)
         assert chunks(found)[-2]["choices"][0]["finish_reason"] == "stop"
+        assert [chunk.get("cancelled") for chunk in chunks(found)[:-1]][-2:] == [None, True]
         assert chunks(found)[-1]["usage"]["completion_tokens"] == 2
         assert found[-1].data == "[DONE]"
         gate.open()

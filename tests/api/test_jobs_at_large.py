@@ -7,6 +7,8 @@ import json
 import os
 import random
 import signal
+from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,17 @@ import pytest
 
 from app.demo import free_port
 from app.demo import server as process_server
+from app.engine.base import GenerateRequest, Message, Text
+from app.engine.local.engine import LocalEngine
+from app.services.articles.outline import OUTLINE_SCHEMA
+from app.services.articles.prompts import STYLE_TASK, outline_prompt
 from app.services.model_loader_v4 import ModelServiceV4
 from bench.upstream import ARTICLE as FAR_ARTICLE
 from bench.upstream import Script, running_upstream
 from tests.article_engine import (
     ARTICLE,
+    OUTLINE,
+    TITLES,
     TOPIC,
     ArticleEngine,
     assert_sound,
@@ -30,12 +38,13 @@ from tests.article_engine import (
     steps,
     watch,
 )
-from tests.checkpoints import make_checkpoint
-from tests.engines import Gate
+from tests.checkpoints import checkpoint, make_checkpoint
+from tests.engines import Gate, pieces_of
 from tests.redis_server import redis_server, redis_url
 from tests.servers import WAIT_S, frames, serving, until
+from tests.weight_formats import of_this_run
 
-__all__ = ["redis_server", "redis_url"]
+__all__ = ["checkpoint", "redis_server", "redis_url"]
 
 
 async def _read(
@@ -185,24 +194,49 @@ def test_a_far_model_writes_whole_articles() -> None:
     assert most == 3
 
 
-@pytest.mark.timeout(240)
-def test_a_model_in_here_writes_a_job_with_an_outline_made_by_its_grammar(tmp_path: Path) -> None:
-    """S3.15, C6: the real loader, grammar and generation; random weights, so any words."""
+def test_a_model_in_here_writes_a_job(tmp_path: Path) -> None:
+    """S3.15, C24: the real fit, queue and threads of a local model; its words are a script's."""
     folder = make_checkpoint(tmp_path / "phi3", context_tokens=8192)
-    ModelServiceV4.unload()
-    try:
-        with serving(summary_engine="local", v4_model_id=str(folder)) as server:
-            for _ in range(6):
-                sent = events(watch(server, start(server)))
-                assert_sound(sent)
-                # Random weights may end an answer before its first word, or give no titles three
-                # times: then the job says so.
-                if sent[-1]["step"] == "complete":
-                    break
-                assert sent[-1]["data"]["code"] == "invalid_output"
-    finally:
-        ModelServiceV4.unload()
-    assert sent[-1]["step"] == "complete", sent[-1]["data"]
-    assert sent[1]["step"] == "outline"
-    assert len(sent[1]["data"]["sections"]) == 3
-    assert sent[-1]["data"]["final_article"]
+    schemas: list[Any] = []
+
+    class Scripted(ModelServiceV4):
+        """Its generation is a script."""
+
+        @classmethod
+        def stream_generation(cls, prompt: Any, **options: Any) -> Iterator[str]:
+            schemas.append(options["json_schema"])
+            asked = prompt[-1].content
+            script = OUTLINE if schemas[-1] else ARTICLE if STYLE_TASK in asked else "A section. "
+            yield from pieces_of(script)
+
+    Scripted.configure(**of_this_run().loading(folder))
+    with serving(LocalEngine(Scripted)) as server:
+        sent = events(watch(server, start(server)))
+    assert_sound(sent)
+    assert steps(sent) == ["connected", "outline", "content", "style", "complete"]
+    assert sent[1]["data"]["sections"] == TITLES
+    assert sent[-1]["data"]["final_article"] == ARTICLE
+    assert schemas == [OUTLINE_SCHEMA, None, None, None, None]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_model_in_here_holds_itself_to_the_outline(seed: int, checkpoint: Path) -> None:
+    """C6: random weights say anything, and yet there are three titles."""
+
+    class Tiny(ModelServiceV4):
+        """The tiny checkpoint."""
+
+    Tiny.configure(**of_this_run().loading(checkpoint))
+    request = GenerateRequest(
+        messages=(Message("user", outline_prompt(TOPIC)),),
+        max_tokens=512,
+        temperature=1.0,
+        seed=seed,
+        json_schema=OUTLINE_SCHEMA,
+    )
+    engine = LocalEngine(Tiny)
+    async with asyncio.timeout(WAIT_S), aclosing(engine.generate(request)) as stream:
+        items = [item async for item in stream]
+    titles = json.loads("".join(item.text for item in items if isinstance(item, Text)))["sections"]
+    assert len(titles) == 3
+    assert all(3 <= len(title) <= 80 for title in titles)

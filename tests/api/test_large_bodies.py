@@ -13,9 +13,10 @@ import pytest
 
 from app.core.middleware import MAX_JSON_VALUES
 from app.core.responses import MAX_ERRORS
-from app.schemas.openai import MAX_PARTS
+from app.schemas.chat_messages import MAX_PARTS
 from tests.engines import ScriptedEngine
 from tests.servers import WAIT_S, Running, serving
+from tests.turns import next_turn
 
 CHAT = "/v1/chat/completions"
 HELLO = {"role": "user", "content": "Hello"}
@@ -40,7 +41,7 @@ def loop_watched(server: Running) -> Iterator[list[float]]:
     async def watch() -> None:
         before_s = time.thread_time()
         while True:
-            await asyncio.sleep(0)
+            await next_turn()
             now_s = time.thread_time()
             spent.append(now_s - before_s)
             before_s = now_s

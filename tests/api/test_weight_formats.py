@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from app.engine.quantized.kernels import find_kernels
 from app.schemas.summary_v4 import StructuredSummary
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import packable_checkpoint
 from tests.engines import ARTICLE
 from tests.servers import NDJSON, PROSE, STREAM, Running, frames, indexes, serving, text_of, until
-from tests.weight_formats import INT8_COPY, NAMES, WITHOUT_INT8_COPY, WeightFormat
+from tests.weight_formats import NAMES, WeightFormat
 
 __all__ = ["packable_checkpoint"]
 
@@ -83,9 +82,7 @@ def test_a_summary_is_whole_and_says_how_its_weights_are_held(held: Held) -> Non
     found = frames(held.server.post(STREAM, {**BODY, "text": article}).text)
     about = found[0].json["data"]
     assert (about["engine"], about["weights"]) == ("local", held.weights.held)
-    own = "need no int8 copy" if find_kernels().native else "with an int8 copy"
-    int8_copy = {"int4": own, INT8_COPY: "with an int8 copy", WITHOUT_INT8_COPY: "no int8 copy"}
-    assert int8_copy.get(held.weights.name or "", "is set") in about["weights_reason"]
+    assert about["weights_reason"] == f"{held.weights.held} is set"
     assert [one.event for one in found if one.event in ("result", "error")] == ["result"]
     assert indexes(found) == list(range(len(found)))
     summary = StructuredSummary.model_validate_json(text_of(found))

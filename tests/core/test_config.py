@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,15 +104,14 @@ def test_a_wrong_value_is_refused_at_start(
         Settings(_env_file=None)
 
 
-def test_the_program_names_the_variable_that_is_wrong(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from app.__main__ import main
-
-    monkeypatch.setenv("RATE_LIMIT", "often")
-    with pytest.raises(SystemExit):
-        main()
-    assert "RATE_LIMIT" in capsys.readouterr().err
+def test_the_program_names_the_variable_that_is_wrong() -> None:
+    """S1.17: a sentence and status 2, no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "app"], cwd=ROOT, env={**os.environ, "RATE_LIMIT": "often"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "RATE_LIMIT: Value error, write one limit, as in 60/minute or 1000/hour\n"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +119,8 @@ def test_the_program_names_the_variable_that_is_wrong(
     [
         ("SESSIONS_URL", "mysql://user:hunter2@host/db"),
         ("SESSIONS_URL", "redis://user:hunter2@host:99999/0"),
+        ("SESSIONS_URL", "memory:hunter2"),
+        ("SESSIONS_URL", "sqlite:"),
         ("ENGINE_URL", "gpu-1:8000"),
         ("TORCH_DTYPE", "int3"),
         ("MAX_TOKENS", "0"),

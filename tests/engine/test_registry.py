@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.engine.local.chat_model import ChatModel
+from app.engine.local.model_service import ChatModel
 from app.engine.registry import EngineSpec, Registry
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import make_checkpoint

@@ -276,8 +276,8 @@ NO_ARTICLE = {
         "Suche oder gehen Sie zurück zur Startseite, um weitere Artikel zu finden.</p>",
         "does not exist"),
     "log-in": (
-        "Log in to Ostrand Herald", "<form><p>Log in to continue to your account and read what your "
-        "friends have shared. Forgot password? New here? Sign up now.</p></form>", "sign"),
+        "Log in to Ostrand Herald", "<form><p>Log in to continue to your account and read what "
+        "your friends have shared. Forgot password? New here? Sign up now.</p></form>", "sign"),
     "consent": (
         "Before you continue", "<h1>We value your privacy</h1><p>We and our 842 partners store and "
         "access information on your device and process personal data.</p><p>With your permission "

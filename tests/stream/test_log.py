@@ -10,8 +10,9 @@ import pytest
 
 from app.core.errors import EventsGone, UnknownSession
 from app.stream.event import Draft
-from app.stream.log import EventLog, Header, open_log
+from app.stream.log import EventLog, Header
 from app.stream.logs.memory import MemoryLog
+from app.stream.logs.open import open_log
 from tests.redis_server import redis_server, redis_url
 
 __all__ = ["redis_server", "redis_url"]
@@ -202,8 +203,8 @@ async def test_a_stopped_run_frees_its_id_at_once_and_still_gets_its_end(
     """Pitfall: a cancelled session id stayed cancelled for ever."""
     await event_log.open(header("r1", fingerprint="f"), shared=True)
     await event_log.append("r1", [text("a")])
-    await event_log.stop("", "s1")
-    await event_log.stop("", "never-opened")
+    await event_log.request_stop("", "s1")
+    await event_log.request_stop("", "never-opened")
     for again in (header("r2"), header("r3", "s3", fingerprint="f")):
         assert await event_log.open(again, shared=again.fingerprint == "f") == again
     assert await event_log.append("r1", [END]) == 1
@@ -215,8 +216,8 @@ async def test_a_stopped_run_frees_its_id_at_once_and_still_gets_its_end(
 async def test_nobody_of_another_owner_stops_a_run(event_log: EventLog) -> None:
     """Contract 3: another key's session is not cancelled."""
     await event_log.open(header("r1", "s1", "anna"))
-    await event_log.stop("bert", "s1")
-    await event_log.stop("", "s1")
+    await event_log.request_stop("bert", "s1")
+    await event_log.request_stop("", "s1")
     assert await event_log.open(header("r2", "s1", "anna")) == header("r1", "s1", "anna")
 
 
@@ -243,7 +244,7 @@ async def test_a_cancelled_waiter_takes_nothing_from_the_others(event_log: Event
     """Pitfall: two listeners split one queue."""
     await event_log.open(header())
     gone, stays = (asyncio.create_task(event_log.wait("r1", -1, 60)) for _ in range(2))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)
     gone.cancel()
     await event_log.append("r1", [text("a")])
     await asyncio.wait_for(stays, WAIT_S)
@@ -305,7 +306,7 @@ async def test_nobody_is_elsewhere_when_there_is_one_process(event_log: EventLog
     await event_log.open(header())
     assert await event_log.lease_left_s("r1") == float("-inf")
     assert await event_log.heartbeat() == []
-    assert await asyncio.wait_for(event_log.stops(0.05), WAIT_S) == []
+    assert await asyncio.wait_for(event_log.stop_requests(0.05), WAIT_S) == []
 
 
 async def test_a_log_that_was_closed_can_be_closed_again(log_url: str) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from app.stream.event import Draft, Event
-from app.stream.log import Header, open_log
+from app.stream.log import Header
+from app.stream.logs.open import open_log
 from app.stream.sessions import Sessions
 from tests.redis_server import redis_server, redis_url
 from tests.stream.logs.writer_program import exact, failure, pieces, started
@@ -69,7 +70,9 @@ async def test_a_resumed_stream_has_no_gap_and_no_duplicate(servers: list[Sessio
             for piece in expected:
                 yield Draft("", piece)
                 if rng.random() < 0.3:
-                    await asyncio.sleep(rng.random() * 0.004)
+                    # Followers reach the live tail, and some do not.
+                    for _ in range(rng.randrange(40)):
+                        await asyncio.sleep(0)
             yield Draft("result", {"seed": seed}, terminal=True)
 
         header = await servers[0].start("k", drafts, fingerprint=str(seed))
@@ -131,17 +134,14 @@ async def test_what_a_killed_server_sent_is_still_there_and_ends_interrupted(
 async def test_a_reader_elsewhere_goes_on_to_the_end_of_a_killed_server(redis_url: str) -> None:
     """S4.34, contract 3: what a client of the dead process saw, it has, and one `interrupted`."""
     sessions = Sessions(open_log(redis_url), endings={"k": failure})
-    tending = asyncio.create_task(sessions.maintain())
+    maintaining = asyncio.create_task(sessions.maintain())
     seen = await kill_at(redis_url, 7, 100)
-    killed_at_s = asyncio.get_running_loop().time()
     header = await sessions.find("", "mine")
     assert header is not None
     async with asyncio.timeout(WAIT_S), aclosing(sessions.follow(header, 49)) as following:
         events = [event async for event in following]
-    took_s = asyncio.get_running_loop().time() - killed_at_s
-    assert took_s < 15, "a follower of a killed process waits for its end too long"
     assert events[-1].data == {"code": "interrupted"}
     assert [event.index for event in events] == list(range(50, 50 + len(events)))
     assert printed(events[: len(seen) - 50]) == seen[50:]
-    tending.cancel()
+    maintaining.cancel()
     await sessions.aclose()

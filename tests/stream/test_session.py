@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import gc
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.core.errors import AppError, GenerationFailed, Overloaded, SessionBusy
 from app.stream.event import Draft, Event
@@ -28,11 +31,14 @@ def open_sessions(**options: object) -> Sessions:
 
 
 @pytest.fixture
-async def sessions() -> AsyncIterator[Sessions]:
+async def sessions(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Sessions]:
     opened = open_sessions()
     yield opened
     await opened.aclose()
     assert opened.active == 0
+    # A task whose exception nobody reads is only reported when it is freed.
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 class Source:
@@ -65,6 +71,15 @@ class Source:
 async def all_events(sessions: Sessions, header: Header, after: int = -1) -> list[Event]:
     async with asyncio.timeout(WAIT_S), aclosing(sessions.follow(header, after)) as events:
         return [event async for event in events]
+
+
+def cleanup_failures(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return session and error of each clean-up that was logged as failed."""
+    return [
+        (line["session_id"], line["error"])
+        for line in lines
+        if line["event"] == "session_cleanup_failed" and line["log_level"] == "warning"
+    ]
 
 
 def texts(events: list[Event]) -> list[object]:
@@ -109,12 +124,52 @@ async def test_a_failing_generator_ends_in_one_error_event(
     assert events[-1].data == {"code": code}
 
 
+async def test_a_session_is_logged_from_its_start_to_its_end(sessions: Sessions) -> None:
+    source = Source()
+    source.put(GenerationFailed("no"))
+    with capture_logs() as lines:
+        await all_events(sessions, await sessions.start("k", source, session_id="mine"))
+    assert [(line["event"], line["session_id"], line["kind"]) for line in lines] == [
+        ("session_started", "mine", "k"),
+        ("session_ended", "mine", "k"),
+    ]
+    assert lines[-1]["code"] == "generation_failed"
+
+
+async def test_a_defect_of_a_generator_is_logged_with_its_traceback(sessions: Sessions) -> None:
+    source = Source()
+    defect = RuntimeError("no")
+    source.put(defect)
+    with capture_logs() as lines:
+        await all_events(sessions, await sessions.start("k", source, session_id="mine"))
+    failed = [line for line in lines if line["event"] == "session_failed"]
+    assert [(line["log_level"], line["session_id"], line["exc_info"]) for line in failed] == [
+        ("error", "mine", defect)
+    ]
+
+
 async def test_a_generator_that_just_stops_ends_in_an_error(sessions: Sessions) -> None:
     async def silent() -> AsyncGenerator[Draft, None]:
         yield Draft("", "a")
 
-    events = await all_events(sessions, await sessions.start("k", silent))
+    with capture_logs() as lines:
+        events = await all_events(sessions, await sessions.start("k", silent))
     assert events[-1].data == {"code": "internal_error"}
+    causes = [line["exc_info"] for line in lines if line["event"] == "session_failed"]
+    assert [type(cause) for cause in causes] == [RuntimeError]
+
+
+async def test_a_generator_that_is_cancelled_from_outside_ends_interrupted(
+    sessions: Sessions,
+) -> None:
+    """Rule 2: whoever cancels it, there is one terminal event."""
+
+    async def cancelled() -> AsyncGenerator[Draft, None]:
+        yield Draft("", "a")
+        raise asyncio.CancelledError
+
+    events = await all_events(sessions, await sessions.start("k", cancelled))
+    assert [event.data for event in events] == ["a", {"code": "interrupted"}]
 
 
 async def test_cancel_closes_the_generator_and_ends_the_log_once(sessions: Sessions) -> None:
@@ -143,11 +198,12 @@ async def test_a_session_cancelled_before_its_first_step_still_ends(sessions: Se
 
 async def test_cancel_does_not_wait_for_a_model_that_is_slow_to_stop(sessions: Sessions) -> None:
     """Contract 3: the log ends; the place stays taken until the model has really stopped."""
-    stopping, stopped = asyncio.Event(), asyncio.Event()
+    writing, stopping, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def stubborn() -> AsyncGenerator[Draft, None]:
         try:
             yield Draft("", "a")
+            writing.set()
             await asyncio.Event().wait()
         finally:
             stopping.set()
@@ -155,7 +211,7 @@ async def test_cancel_does_not_wait_for_a_model_that_is_slow_to_stop(sessions: S
 
     header = await sessions.start("k", stubborn, session_id="mine")
     following = asyncio.create_task(all_events(sessions, header))
-    await asyncio.sleep(0.01)
+    await asyncio.wait_for(writing.wait(), WAIT_S)
     await sessions.cancel("", "mine")
     assert (await following)[-1].data == {"code": "cancelled"}
     await asyncio.wait_for(stopping.wait(), WAIT_S)
@@ -233,9 +289,13 @@ async def test_without_a_linger_time_a_session_outlives_its_followers(sessions: 
 
 async def test_a_session_that_takes_too_long_ends_with_timeout() -> None:
     """A8: also after a timeout."""
-    sessions = open_sessions(timeout_s=0.05)
+
+    def message(error: AppError, last: Event | None) -> Draft:
+        return Draft("error", {"code": error.code, "error": error.message}, terminal=True)
+
+    sessions = Sessions(MemoryLog(), endings={"k": message}, timeout_s=0.05)
     events = await all_events(sessions, await sessions.start("k", Source()))
-    assert events[-1].data == {"code": "timeout"}
+    assert events[-1].data == {"code": "timeout", "error": "the answer took longer than 0.05 s"}
     await sessions.aclose()
 
 
@@ -251,7 +311,7 @@ async def test_over_the_limit_a_reservation_is_refused_and_given_back() -> None:
     await sessions.aclose()
 
 
-async def test_stopping_tells_every_stream_and_leaves_no_task() -> None:
+async def test_stopping_ends_every_stream_and_leaves_no_task() -> None:
     """Architecture: sessions are closed before uvicorn waits for connections."""
     before = asyncio.all_tasks()
     sessions = open_sessions()
@@ -298,12 +358,14 @@ async def test_an_ending_that_fails_still_ends_the_stream() -> None:
     sessions = Sessions(MemoryLog(), endings={"k": broken})
     source = Source()
     source.put(GenerationFailed("no"))
-    events = await all_events(sessions, await sessions.start("k", source))
+    with capture_logs() as lines:
+        events = await all_events(sessions, await sessions.start("k", source))
     assert [event.terminal for event in events] == [True]
+    assert [line["kind"] for line in lines if line["event"] == "ending_failed"] == ["k"]
     await sessions.aclose()
 
 
-async def test_a_time_out_is_told_before_the_model_has_stopped() -> None:
+async def test_a_time_out_ends_the_stream_before_the_model_has_stopped() -> None:
     """A8."""
     stopped = asyncio.Event()
 
@@ -323,24 +385,28 @@ async def test_a_time_out_is_told_before_the_model_has_stopped() -> None:
 
 
 async def test_clean_up_that_fails_is_logged_without_its_message(
-    sessions: Sessions, caplog: pytest.LogCaptureFixture
+    sessions: Sessions,
 ) -> None:
     """S1.34: an exception's message may hold what must not be logged."""
+    writing = asyncio.Event()
 
     async def untidy() -> AsyncGenerator[Draft, None]:
         try:
             yield Draft("", "a")
+            writing.set()
             await asyncio.Event().wait()
         finally:
             raise ValueError("article text")
 
-    header = await sessions.start("k", untidy, session_id="mine")
-    following = asyncio.create_task(all_events(sessions, header))
-    await asyncio.sleep(0.01)
-    await sessions.cancel("", "mine")
-    assert (await following)[-1].data == {"code": "cancelled"}
-    await sessions.wait_stopped(header)
-    assert "article text" not in caplog.text
+    with capture_logs() as lines:
+        header = await sessions.start("k", untidy, session_id="mine")
+        following = asyncio.create_task(all_events(sessions, header))
+        await asyncio.wait_for(writing.wait(), WAIT_S)
+        await sessions.cancel("", "mine")
+        assert (await following)[-1].data == {"code": "cancelled"}
+        await sessions.wait_stopped(header)
+    assert cleanup_failures(lines) == [("mine", "ValueError")]
+    assert "article text" not in repr(lines)
 
 
 async def test_a_reserved_place_is_handed_over_to_the_session() -> None:
@@ -363,9 +429,7 @@ async def test_the_memory_log_forgets_the_oldest_ended_sessions_over_its_bound()
     assert found == [False, False, True, True, True]
 
 
-async def test_clean_up_that_fails_after_the_end_is_logged_too(
-    sessions: Sessions, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_clean_up_that_fails_after_the_end_is_logged_too(sessions: Sessions) -> None:
     """A task whose exception nobody reads."""
 
     async def untidy() -> AsyncGenerator[Draft, None]:
@@ -374,11 +438,12 @@ async def test_clean_up_that_fails_after_the_end_is_logged_too(
         finally:
             raise ValueError("article text")
 
-    header = await sessions.start("k", untidy)
-    assert [event.terminal for event in await all_events(sessions, header)] == [True]
-    await sessions.wait_stopped(header)
-    assert "session_cleanup_failed" in caplog.text
-    assert "article text" not in caplog.text
+    with capture_logs() as lines:
+        header = await sessions.start("k", untidy)
+        assert [event.terminal for event in await all_events(sessions, header)] == [True]
+        await sessions.wait_stopped(header)
+    assert cleanup_failures(lines) == [(header.session_id, "ValueError")]
+    assert "article text" not in repr(lines)
 
 
 async def test_a_follower_that_leaves_while_it_is_being_announced_counts_no_more() -> None:
@@ -386,21 +451,21 @@ async def test_a_follower_that_leaves_while_it_is_being_announced_counts_no_more
 
     class Slow(MemoryLog):
         announced = 0
-        beats = 0
+        heartbeats = 0
 
         def __init__(self) -> None:
             super().__init__()
-            self.reached, self.beaten_twice = asyncio.Event(), asyncio.Event()
+            self.reached, self.second_heartbeat = asyncio.Event(), asyncio.Event()
 
         async def renew_lease(self, run: str, for_s: float) -> None:
             self.announced += 1
             self.reached.set()
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
 
         async def heartbeat(self) -> list[Header]:
-            self.beats += 1
-            if self.beats == 2:
-                self.beaten_twice.set()
+            self.heartbeats += 1
+            if self.heartbeats == 2:
+                self.second_heartbeat.set()
             return []
 
     log = Slow()
@@ -417,7 +482,7 @@ async def test_a_follower_that_leaves_while_it_is_being_announced_counts_no_more
         await log.reached.wait()
         follower.cancel()
         await asyncio.wait({follower})
-        tending = group.create_task(sessions.maintain())
-        await log.beaten_twice.wait()
-        tending.cancel()
+        maintaining = group.create_task(sessions.maintain())
+        await log.second_heartbeat.wait()
+        maintaining.cancel()
     assert log.announced == 1

@@ -11,8 +11,9 @@ import pytest
 from app.core.errors import AppError
 from app.stream import sse
 from app.stream.event import Draft, Event
-from app.stream.log import Header, open_log
+from app.stream.log import Header
 from app.stream.logs.memory import MemoryLog
+from app.stream.logs.open import open_log
 from app.stream.sessions import Sessions
 from app.stream.sse import compact_json, frame, stream_response
 
@@ -40,7 +41,7 @@ def test_a_lone_surrogate_does_not_break_the_encoding() -> None:
     assert compact_json({"a": "\ud800"}).encode()
 
 
-async def test_a_reader_that_fell_behind_is_told_so() -> None:
+async def test_a_reader_that_fell_behind_gets_one_error() -> None:
     """Rule 8: the producer did not wait for it; it gets one terminal event, without an id."""
 
     def ending(error: AppError, last: Event | None = None) -> Draft:
@@ -62,8 +63,8 @@ async def test_a_reader_that_fell_behind_is_told_so() -> None:
 
 
 @pytest.mark.parametrize("after", [-1, 1, 3])
-async def test_a_lost_reader_hears_an_error_that_knows_what_it_has(after: int) -> None:
-    """Contract 4: the error of a job tells the last progress, to who resumed too."""
+async def test_a_lost_reader_gets_an_error_that_fits_what_it_has(after: int) -> None:
+    """Contract 4: the error of a job has the last progress, to who resumed too."""
 
     def ending(error: AppError, last: Event | None) -> Draft:
         return Draft("error", {"after": last.index if last else None}, terminal=True)
@@ -98,7 +99,7 @@ async def test_a_lost_reader_hears_an_error_that_knows_what_it_has(after: int) -
     await sessions.aclose()
 
 
-async def test_an_interrupted_run_is_ended_by_what_it_told_last(tmp_path: Path) -> None:
+async def test_an_interrupted_run_ends_with_its_last_progress(tmp_path: Path) -> None:
     """Contract 4: after a crash the progress stays."""
     url = f"sqlite:{tmp_path / 'sessions.db'}"
     theirs = open_log(url)
@@ -113,9 +114,9 @@ async def test_an_interrupted_run_is_ended_by_what_it_told_last(tmp_path: Path) 
     await sessions.recover()
     header = await sessions.find("", "mine")
     assert header is not None
-    so_far = await sessions.snapshot(header)
-    assert [event.index for event in so_far] == list(range(601))
-    assert so_far[-1].data == {"after": 599}
+    events = await sessions.snapshot(header)
+    assert [event.index for event in events] == list(range(601))
+    assert events[-1].data == {"after": 599}
     await sessions.aclose()
 
 

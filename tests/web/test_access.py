@@ -12,7 +12,7 @@ from app.core.errors import GenerationFailed
 from tests.engines import ARTICLE, SUMMARY_TEXT, Gate
 from tests.web.answering import ANSWER, STYLED, AnsweringEngine, held
 from tests.web.conftest import Serve, Watch
-from tests.web.views import ask, expect_state, summarize, wide_by, write
+from tests.web.views import expect_state, send_message, summarize, wide_by, write
 
 SIZES = ({"width": 375, "height": 740}, {"width": 1440, "height": 900})
 BROKEN = GenerationFailed("the model broke")
@@ -39,7 +39,7 @@ VIEWS: dict[str, View] = {
     "chat": (
         "/chat",
         "article.message[data-role=assistant]",
-        lambda page: ask(page, "Tell me about boats"),
+        lambda page: send_message(page, "Tell me about boats"),
         lambda gate: held(ANSWER, gate, after=60),
     ),
     "article": (

@@ -12,7 +12,15 @@ from tests.engines import ARTICLE, SUMMARY, SUMMARY_TEXT, Gate, pieces_of
 from tests.web.answering import ANSWER, AnsweringEngine, held
 from tests.web.conftest import Connect, OpenPage, Serve, Watch
 from tests.web.restarting import RESTART_MS, restarting
-from tests.web.views import ask, expect_state, expect_summary, parameter, summarize, write
+from tests.web.views import (
+    expect_heartbeats,
+    expect_state,
+    expect_summary,
+    parameter,
+    send_message,
+    summarize,
+    write,
+)
 
 AFTER_TITLE = SUMMARY_TEXT.index("main_summary") + 20
 IN_THE_ANSWER = ANSWER.index("second")
@@ -77,7 +85,7 @@ def test_a_chat_cut_five_times_has_no_gap_and_no_duplicate(
     engine = AnsweringEngine(chat=script)
     wire = connect(serve(engine))
     page.goto(f"{wire.base}/chat")
-    answer = ask(page, "Count.")
+    answer = send_message(page, "Count.")
     for number, gate in enumerate(gates):
         expect(answer.locator(".text")).to_have_text("".join(parts[: number + 1]))
         wire.cut()
@@ -94,7 +102,7 @@ def test_a_reloaded_chat_goes_on_and_is_generated_once(serve: Serve, page: Page)
     gate = Gate()
     engine = AnsweringEngine(chat=held(ANSWER, gate, after=IN_THE_ANSWER))
     page.goto(f"{serve(engine).base}/chat")
-    answer = ask(page, "Hello")
+    answer = send_message(page, "Hello")
     expect(answer.locator(".text")).to_contain_text("first")
     page.reload()
     expect(answer.locator(".text")).to_contain_text("first")
@@ -117,7 +125,7 @@ def test_a_killed_server_is_told_truly_in_every_view(
     with restarting(tmp_path, script) as process:
         pages = [open_page(process.base + path) for path in ("", "/chat", "/write")]
         summary, chat, article = pages
-        card, answer = summarize(summary, ARTICLE), ask(chat, "Hello")
+        card, answer = summarize(summary, ARTICLE), send_message(chat, "Hello")
         job = write(article, "Boats")
         expect(summary.locator("#card-title")).to_have_text(str(WHOLE["title"]))
         expect(article.locator("#sections li")).to_have_text(OUTLINE["sections"])
@@ -163,3 +171,34 @@ def test_a_server_that_is_away_when_asked_is_waited_for(
     expect_state(card, "done")
     expect_summary(page)
     assert len(engine.requests) == 1
+
+
+def test_heartbeats_are_no_events(serve: Serve, page: Page) -> None:
+    """Before the first word, in the middle, before the end: comments end no event and lose none."""
+    gates = [Gate() for _ in range(3)]
+    parts = [SUMMARY_TEXT[:AFTER_TITLE], SUMMARY_TEXT[AFTER_TITLE:-1], SUMMARY_TEXT[-1:]]
+    script: list[str | Gate] = []
+    for gate, part in zip(gates, parts, strict=True):
+        script += [gate, part]
+    server = serve(AnsweringEngine(summary=script), heartbeat_seconds=0.05)
+    page.goto(server.base)
+    card = summarize(page, ARTICLE)
+    page.wait_for_url("**/?session=*")
+    for gate in gates:
+        expect_heartbeats(server, parameter(page, "session"))
+        expect_state(card, "running")
+        gate.open()
+    expect_state(card, "done")
+    expect_summary(page)
+
+
+def test_an_error_page_of_a_proxy_is_not_taken_for_a_forgotten_session(
+    serve: Serve, page: Page, watch: Watch
+) -> None:
+    """A status without a code of this server is shown as it is, and nothing reconnects."""
+    watch.expects(r"status of 404 .*/events")
+    page.route("**/events", lambda route: route.fulfill(status=404, body="<h1>Not here</h1>"))
+    page.goto(f"{serve(AnsweringEngine()).base}/?session=mine")
+    expect_state(page.locator("#card"), "failed")
+    expect(page.locator("#card-error")).to_have_text("The server answered with status 404.")
+    expect(page.locator("#notice")).to_be_empty()

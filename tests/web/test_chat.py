@@ -14,7 +14,7 @@ from tests.servers import until
 from tests.services.media.files import a_file, opened
 from tests.web.answering import ANSWER, AnsweringEngine, held
 from tests.web.conftest import OpenPage, Serve, Watch
-from tests.web.views import TWO_FRAMES, ask, expect_state
+from tests.web.views import TWO_FRAMES, expect_state, send_message
 
 
 def test_an_answer_is_streamed_and_shown_as_markdown(serve: Serve, page: Page) -> None:
@@ -22,7 +22,7 @@ def test_an_answer_is_streamed_and_shown_as_markdown(serve: Serve, page: Page) -
     gate = Gate()
     engine = AnsweringEngine(chat=held(ANSWER, gate, after=ANSWER.index("second")))
     page.goto(f"{serve(engine).base}/chat")
-    answer = ask(page, "Tell me about boats")
+    answer = send_message(page, "Tell me about boats")
     text = answer.locator(".text")
     expect(text.locator("strong")).to_have_text("bold")
     expect(text.locator("li").first).to_have_text("first")
@@ -44,8 +44,8 @@ def test_a_second_question_is_sent_with_the_first_and_its_answer(serve: Serve, p
     """S1.18: the conversation is the request."""
     engine = AnsweringEngine(chat=["Yes."])
     page.goto(f"{serve(engine).base}/chat")
-    expect_state(ask(page, "One?"), "done")
-    expect_state(ask(page, "Two?"), "done")
+    expect_state(send_message(page, "One?"), "done")
+    expect_state(send_message(page, "Two?"), "done")
     expect(page.locator("article.message")).to_have_count(4)
     until(lambda: len(engine.requests) == 2)
     turns = [(message.role, message.content) for message in engine.requests[1].messages]
@@ -57,7 +57,7 @@ def test_stop_keeps_what_was_said_and_frees_the_model(serve: Serve, page: Page) 
     engine = AnsweringEngine(chat=["Hello ", Gate(), "never"])
     server = serve(engine)
     page.goto(f"{server.base}/chat")
-    answer = ask(page, "Hello")
+    answer = send_message(page, "Hello")
     expect(answer.locator(".text")).to_have_text("Hello")
     page.locator("#chat-stop").click()
     expect_state(answer, "stopped")
@@ -89,7 +89,7 @@ def test_the_conversation_survives_a_reload_until_a_new_one(serve: Serve, page: 
     """It is kept in the browser, and New chat forgets it."""
     engine = AnsweringEngine()
     page.goto(f"{serve(engine).base}/chat")
-    expect_state(ask(page, "Hello"), "done")
+    expect_state(send_message(page, "Hello"), "done")
     page.reload()
     expect(page.locator("article.message")).to_have_count(2)
     expect(page.locator("article.message .text").last.locator("strong")).to_have_text("bold")
@@ -105,12 +105,12 @@ def test_a_new_chat_ends_the_answer_of_the_old_one(serve: Serve, page: Page) -> 
     """No generation is left behind that nobody can see."""
     engine = AnsweringEngine(chat=["Hello ", Gate()])
     page.goto(f"{serve(engine).base}/chat")
-    expect(ask(page, "Hello").locator(".text")).to_have_text("Hello")
+    expect(send_message(page, "Hello").locator(".text")).to_have_text("Hello")
     page.get_by_role("button", name="New chat", exact=True).click()
     expect(page.locator("article.message")).to_have_count(0)
     assert engine.closed_early.wait(10)
     engine.chat = ["Fresh."]
-    answer = ask(page, "Again")
+    answer = send_message(page, "Again")
     expect_state(answer, "done")
     expect(page.locator("article.message .text")).to_have_text(["Again", "Fresh."])
 
@@ -139,7 +139,7 @@ def test_an_attached_image_is_seen_by_the_engine(serve: Serve, page: Page, tmp_p
     page.goto(f"{serve(engine).base}/chat")
     page.get_by_label("Attach an image").set_input_files(picture)
     expect(page.locator("#attachments img")).to_have_count(1)
-    answer = ask(page, "What is it?")
+    answer = send_message(page, "What is it?")
     expect_state(answer, "done")
     expect(page.locator("#attachments img")).to_have_count(0)
     expect(page.locator("article.message[data-role=user] img")).to_have_count(1)
@@ -163,7 +163,7 @@ def test_an_attached_image_can_be_removed_and_a_broken_one_is_told(
     expect(page.locator("#attachments img")).to_have_count(0)
     page.get_by_label("Attach an image").set_input_files(broken)
     expect(page.locator("#chat-error")).to_contain_text("cannot be read")
-    expect_state(ask(page, "Hello"), "done")
+    expect_state(send_message(page, "Hello"), "done")
     assert not engine.requests[0].images
 
 
@@ -188,7 +188,7 @@ def test_a_server_without_a_model_says_so_and_can_be_asked_again(
     watch.expects(r"status of 503 .*/v1/chat/completions")
     engine = AnsweringEngine(out_of_order="the model is still being loaded")
     page.goto(f"{serve(engine).base}/chat")
-    answer = ask(page, "Hello")
+    answer = send_message(page, "Hello")
     expect_state(answer, "failed")
     expect(answer.locator(".error")).to_contain_text("the model is still being loaded")
     expect(page.locator("#chat-retry")).to_be_visible()
@@ -198,7 +198,7 @@ def test_a_model_that_breaks_leaves_its_words_and_the_reason(serve: Serve, page:
     """Pitfall: engine errors became finish_reason stop."""
     engine = AnsweringEngine(chat=["Hello ", GenerationFailed("the model broke")])
     page.goto(f"{serve(engine).base}/chat")
-    answer = ask(page, "Hello")
+    answer = send_message(page, "Hello")
     expect_state(answer, "failed")
     expect(answer.locator(".text")).to_have_text("Hello")
     expect(answer.locator(".error")).to_contain_text("the model broke")
@@ -208,7 +208,7 @@ def test_what_a_model_thinks_is_apart_from_what_it_says(serve: Serve, page: Page
     """Pitfall: a thinking model's text ended up in its answer."""
     engine = AnsweringEngine(chat=[Reasoning("Let me see. "), "Forty."])
     page.goto(f"{serve(engine).base}/chat")
-    answer = ask(page, "How many?")
+    answer = send_message(page, "How many?")
     expect_state(answer, "done")
     expect(answer.locator(".text")).to_have_text("Forty.")
     thoughts = answer.locator("details")
@@ -220,7 +220,7 @@ def test_what_a_model_thinks_is_apart_from_what_it_says(serve: Serve, page: Page
 def test_the_end_of_an_answer_is_announced_and_its_pieces_are_not(serve: Serve, page: Page) -> None:
     """A screen reader is told once, not at every word."""
     page.goto(f"{serve(AnsweringEngine()).base}/chat")
-    expect_state(ask(page, "Hello"), "done")
+    expect_state(send_message(page, "Hello"), "done")
     expect(page.locator("#announcer")).to_have_text("The answer is complete.")
     expect(page.locator("#messages")).to_have_attribute("aria-live", "off")
 
@@ -230,7 +230,7 @@ def test_the_newest_words_stay_in_sight(serve: Serve, page: Page) -> None:
     lines = "\n\n".join(f"Line {number}." for number in range(60))
     gate = Gate()
     page.goto(f"{serve(AnsweringEngine(chat=[lines, gate, ' The end.'])).base}/chat")
-    text = ask(page, "Count").locator(".text > p")
+    text = send_message(page, "Count").locator(".text > p")
     expect(text.last).to_be_in_viewport()
     page.set_viewport_size({"width": 375, "height": 400})
     expect(text.last).to_be_in_viewport()
@@ -245,9 +245,9 @@ def test_two_tabs_show_the_same_conversation(serve: Serve, open_page: OpenPage) 
     """A second tab of the same browser takes over what the first one kept."""
     server = serve(AnsweringEngine(chat=["Yes."]))
     first = open_page(f"{server.base}/chat")
-    expect_state(ask(first, "One?"), "done")
+    expect_state(send_message(first, "One?"), "done")
     second = first.context.new_page()
     second.goto(f"{server.base}/chat")
     expect(second.locator("article.message")).to_have_count(2)
-    expect_state(ask(second, "Two?"), "done")
+    expect_state(send_message(second, "Two?"), "done")
     expect(first.locator("article.message .text")).to_have_text(["One?", "Yes.", "Two?", "Yes."])

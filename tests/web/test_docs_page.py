@@ -9,8 +9,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from app.engine.base import Status
 from tests.engines import SUMMARY, Gate, ScriptedEngine, slow_script
-from tests.servers import until
+from tests.servers import frames, until
 from tests.web.conftest import OpenPage, Serve, Watch
+from tests.web.views import expect_heartbeats
 
 TAG = "V4_Structured_Summarizer"
 PATCHES = f"#operations-{TAG}-stream_summary_patches"
@@ -143,9 +144,34 @@ def test_the_page_follows_the_system_and_asks_no_other_host(
     server = serve(ScriptedEngine())
     page = opened(open_page(color_scheme=scheme), server.base)
     expect(page.locator("html.dark-mode")).to_have_count(1 if scheme == "dark" else 0)
-    for block in page.locator(".opblock-summary-control").all():
-        block.click()
-    expect(page.locator(".opblock.is-open").first).to_be_visible()
+
+
+@pytest.mark.timeout(120)
+def test_every_operation_opens_and_asks_no_other_host(serve: Serve, page: Page) -> None:
+    """Contract 8, as above: one operation after the other, since Swagger UI draws all open ones."""
+    opened(page, serve(ScriptedEngine()).base)
+    operations = page.locator(".opblock-summary-control")
+    for number in range(operations.count()):
+        operations.nth(number).click()
+        expect(page.locator(".opblock.is-open .opblock-body")).to_be_visible()
+        operations.nth(number).click()
+        expect(page.locator(".opblock.is-open")).to_have_count(0)
+
+
+def test_heartbeats_are_no_events(serve: Serve, page: Page) -> None:
+    """The panel counts what the stream holds, and shows no comment."""
+    gate = Gate()
+    server = serve(ScriptedEngine(slow_script(gate)), heartbeat_seconds=0.05)
+    panel = execute(opened(page, server.base), PATCHES)
+    events = panel.get_by_role("log").locator("> div")
+    expect(events).to_have_count(2)
+    expect_heartbeats(server, "example")
+    expect(events).to_have_count(2)
+    gate.open()
+    expect(panel.get_by_role("status")).to_have_text("complete")
+    sent = frames(server.get("/api/sessions/example/events").text)
+    expect(events.locator(".id")).to_have_text([str(one.id) for one in sent])
+    expect(panel.locator("#live-count")).to_have_text(str(len(sent)))
 
 
 def test_the_reference_asks_no_other_host(serve: Serve, page: Page, watch: Watch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from app.engine.base import Status
@@ -233,6 +234,56 @@ def test_a_full_server_is_told_with_the_time_to_wait(
             expect_state(card, "failed")
             expect(page.locator("#card-error")).to_contain_text("Try again in")
             gate.open()
+
+
+def test_no_time_to_wait_is_invented(serve: Serve, page: Page, watch: Watch) -> None:
+    """Only what the server sent: without Retry-After, its message and nothing else."""
+    watch.expects(r"status of 429 .*/stream-ndjson")
+    full = {"detail": "as many as it can", "code": "overloaded"}
+    page.route("**/stream-ndjson", lambda route: route.fulfill(status=429, json=full))
+    page.goto(serve(AnsweringEngine()).base)
+    expect_state(summarize(page, ARTICLE), "failed")
+    expect(page.locator("#card-error")).to_have_text("as many as it can")
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "shown"),
+    [("cancelled", "stopped", ""), ("new_code", "failed", "the session was cancelled")],
+)
+def test_an_error_is_known_by_its_code_and_not_by_its_words(
+    serve: Serve, page: Page, code: str, state: str, shown: str
+) -> None:
+    """The message is for people: an unknown code shows it."""
+    last = {"delta": None, "state": None, "done": True, "tokens_used": 0}
+    last |= {"error": "the session was cancelled", "code": code}
+    event = f"id: mine:0\ndata: {json.dumps(last)}\n\n"
+    page.route(
+        "**/stream-ndjson",
+        lambda route: route.fulfill(body=event, content_type="text/event-stream"),
+    )
+    page.goto(serve(AnsweringEngine()).base)
+    expect_state(summarize(page, ARTICLE), state)
+    expect(page.locator("#card-error")).to_have_text(shown)
+
+
+def test_a_stop_is_known_in_other_tabs_and_after_a_reload(
+    serve: Serve, open_page: OpenPage
+) -> None:
+    """The last event of a summary says only in words why it ended, so the browser remembers."""
+    engine = AnsweringEngine(summary=held(SUMMARY_TEXT, Gate(), after=AFTER_TITLE))
+    first = open_page(serve(engine).base)
+    summarize(first, ARTICLE)
+    expect(first.locator("#card-title")).to_have_text(str(SUMMARY["title"]))
+    second = first.context.new_page()
+    second.goto(first.url)
+    expect(second.locator("#card-title")).to_have_text(str(SUMMARY["title"]))
+    first.get_by_role("button", name="Stop", exact=True).click()
+    for page in (first, second):
+        expect_state(page.locator("#card"), "stopped")
+        expect(page.locator("#card-error")).to_be_empty()
+    second.reload()
+    expect_state(second.locator("#card"), "stopped")
+    expect(second.locator("#retry")).to_be_visible()
 
 
 def test_history_survives_a_reload_and_a_server_that_forgot(

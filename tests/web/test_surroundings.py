@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.engines import ARTICLE, SUMMARY_TEXT, Gate
 from tests.web.answering import AnsweringEngine, held
 from tests.web.conftest import OpenPage, Serve, Watch
-from tests.web.views import ask, expect_state, expect_summary, summarize
+from tests.web.views import expect_state, expect_summary, send_message, summarize
 
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 RUNNING = 'document.getAnimations().filter((one) => one.playState === "running").length'
@@ -96,7 +96,7 @@ def test_nothing_moves_for_who_asked_for_less_motion(serve: Serve, open_page: Op
     assert moving.evaluate(RUNNING) > 0
     assert still.evaluate(RUNNING) == 0
     still.get_by_role("link", name="Chat").click()
-    expect(ask(still, "Hello").locator(".text")).to_have_text("Hello")
+    expect(send_message(still, "Hello").locator(".text")).to_have_text("Hello")
     assert still.evaluate(RUNNING) == 0
 
 
@@ -130,7 +130,7 @@ def test_a_key_is_asked_for_once_and_kept_for_the_tab(
     expect_state(card, "done")
     expect(dialog).to_be_hidden()
     page.get_by_role("link", name="Chat").click()
-    expect_state(ask(page, "Hello"), "done")
+    expect_state(send_message(page, "Hello"), "done")
     assert len(engine.requests) == 2
 
 

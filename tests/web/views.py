@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from playwright.sync_api import Locator, Page, expect
 
 from tests.engines import SUMMARY
+from tests.servers import Running
 
 WAIT_MS = 15_000
 # By then the page has seen what happened, and has been painted.
@@ -24,7 +25,7 @@ def summarize(page: Page, source: str) -> Locator:
     return page.locator("#card")
 
 
-def ask(page: Page, message: str) -> Locator:
+def send_message(page: Page, message: str) -> Locator:
     """Send a message; return the answer to it."""
     page.get_by_label("Message", exact=True).fill(message)
     page.get_by_role("button", name="Send", exact=True).click()
@@ -58,6 +59,19 @@ def expect_summary(page: Page, summary: dict[str, object] = SUMMARY) -> None:
 def parameter(page: Page, name: str) -> str:
     """Return a parameter of the page's address."""
     return parse_qs(urlsplit(page.url).query)[name][0]
+
+
+def expect_heartbeats(server: Running, session: str, count: int = 3) -> None:
+    """Follow a session beside the page until so many heartbeats have come."""
+    with (
+        server.client() as client,
+        client.stream("GET", f"/api/sessions/{session}/events") as response,
+    ):
+        for line in response.iter_lines():
+            count -= line == ": ping"
+            if not count:
+                return
+    raise AssertionError("the stream ended before its heartbeats")
 
 
 def wide_by(page: Page) -> int:

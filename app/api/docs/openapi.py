@@ -1,6 +1,6 @@
 """The API's description: what every operation has in common, and what no route can say itself.
 
-What the single operations do is told by their own docstrings, and their requests by their examples.
+Each operation describes itself in its docstring, and its requests in its examples.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from app.api.docs.curl import curl, curl_of
-from app.api.docs.frames import CHAT_ANSWER, CHAT_EVENTS, HEARTBEAT, Examples
-from app.api.docs.requests import TEXT_STREAM
+from app.api.docs.frames import Examples
+from app.api.docs.requests import TEXT
 from app.schemas.answers import ErrorAnswer, OpenAIErrorAnswer
+from app.stream.sse import HEARTBEAT
 
+COMMENT = HEARTBEAT.decode().strip()
 OPEN_PATHS = frozenset({"/health", "/ready"})
 METHODS = frozenset({"get", "post", "put", "patch", "delete"})
 
@@ -29,7 +31,7 @@ DESCRIPTION = f"""Turns a URL or a text into a structured summary while you watc
 * Every event has an id, `<session>:<index>`. The header `X-Session-ID` names the session.
 * A stream ends with exactly one terminal event, and the body closes right after it. A failure after
   the first byte is that event; a failure before it is a status.
-* Silence is broken by a comment, `{HEARTBEAT.strip()}`, at least every 15 seconds.
+* Silence is broken by a comment, `{COMMENT}`, at least every 15 seconds.
 * A stream that was cut off goes on where it was: send the last id as `Last-Event-ID` to the same
   path, or ask `GET /api/sessions/{{session_id}}/events`. Nothing is generated twice.
 * `POST /v1/cancel/{{session_id}}` stops one.
@@ -37,7 +39,7 @@ DESCRIPTION = f"""Turns a URL or a text into a structured summary while you watc
 At `/docs`, **Try it out** and **Execute** show the events as they come, in a panel with a Stop
 button. In a terminal, `curl -N` does:
 
-    {curl("post", "/api/v4/scrape-and-summarize/stream", TEXT_STREAM["text"]["value"])}
+    {curl("post", "/api/v4/scrape-and-summarize/stream", TEXT)}
 
 **Keys.** A server with `API_KEYS` wants one, as `Authorization: Bearer <key>` or `X-API-Key: <key>`
 (at `/docs`, the button *Authorize*); any other server takes every request. Health and
@@ -91,7 +93,7 @@ _ERRORS = {
     "Retry-After",
     503: "`model_unavailable`, `model_downloading`: no engine can serve now; see Retry-After",
 }
-_CHAT_ERRORS = {
+OPENAI_ERRORS = {
     **{status: text for status, text in _ERRORS.items() if status != 422},
     400: "`validation_error`, `invalid_input`, `unsupported_parameter`, `context_length_exceeded` "
     "and others: `param` names the field",
@@ -122,7 +124,7 @@ def openai_error_responses(*statuses: int, **texts: str) -> Responses:
     return {
         status: {
             "model": OpenAIErrorAnswer,
-            "description": texts.get(f"status_{status}", _CHAT_ERRORS[status]),
+            "description": texts.get(f"status_{status}", OPENAI_ERRORS[status]),
         }
         for status in statuses
     }
@@ -134,18 +136,8 @@ def sse_responses(events: Examples | str, *statuses: int, **texts: str) -> Respo
     `events`: what comes on the wire, one text or named ones. `statuses`: those of its errors, all
     that a summary may have when none are given; `texts` as in `error_responses`.
     """
-    answer = _stream("", {"text/event-stream": _sse(events)})
+    answer = stream_answer("", {"text/event-stream": sse_content(events)})
     return {**error_responses(*(statuses or _ERRORS), **texts), 200: answer}
-
-
-def chat_responses() -> Responses:
-    """Return the responses of the chat endpoint, which streams or answers at once."""
-    content = {
-        "application/json": {"schema": {"type": "object"}, "example": CHAT_ANSWER},
-        "text/event-stream": _sse(CHAT_EVENTS),
-    }
-    answer = _stream("A chat completion; with `stream`, up to `[DONE]`: ", content)
-    return {**openai_error_responses(*_CHAT_ERRORS), 200: answer}
 
 
 def install_description(app: FastAPI, first_model: Callable[[], str]) -> None:
@@ -159,10 +151,11 @@ def install_description(app: FastAPI, first_model: Callable[[], str]) -> None:
     app.openapi = described  # type: ignore[method-assign]
 
 
-def _stream(before: str, content: dict[str, Any]) -> dict[str, Any]:
+def stream_answer(before: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Return the described answer of a stream. `before`: what its description begins with."""
     return {
         "description": f"{before}Server-Sent Events, exactly one of them terminal, with a comment "
-        f"(`{HEARTBEAT.strip()}`) where there is silence. Read it with `curl -N`.",
+        f"(`{COMMENT}`) where there is silence. Read it with `curl -N`.",
         "headers": {
             "X-Session-ID": {
                 "description": "The session: resume it, replay it or cancel it by this id",
@@ -173,7 +166,8 @@ def _stream(before: str, content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sse(events: Examples | str) -> dict[str, Any]:
+def sse_content(events: Examples | str) -> dict[str, Any]:
+    """Return the described content of a stream: its events, one text or named ones."""
     name = "example" if isinstance(events, str) else "examples"
     return {"schema": {"type": "string"}, name: events}
 
@@ -194,9 +188,9 @@ def _complete(schema: dict[str, Any], first_model: str) -> dict[str, Any]:
                 if parameter["name"] == "model_id":
                     parameter["example"] = first_model
             used.update(operation.get("tags", ()))
-            told = operation.get("description", "")
-            if "curl " not in told:
-                operation["description"] = f"{told}\n\n    {curl_of(path, method, operation)}"
+            described = operation.get("description", "")
+            if "curl " not in described:
+                operation["description"] = f"{described}\n\n    {curl_of(path, method, operation)}"
     for name in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
     # What the settings switch off leaves no heading behind.

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path
 from fastapi.exceptions import RequestValidationError
@@ -14,20 +14,14 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.api.deps import (
-    OVER,
-    Services,
-    ServicesDep,
-    first_event,
-    owner_of_request,
-    respond_after,
-    resume_point,
-)
+from app.api.deps import Services, ServicesDep, owner_of_request
 from app.api.docs.openapi import error_responses, sse_responses
+from app.api.jobs.examples import JOB_EVENTS, request_body
 from app.api.jobs.state import fold
-from app.api.jobs.wire import JOB, JOB_EVENTS, JobEvents
+from app.api.jobs.wire import JOB, JobEvents
+from app.api.resume import OVER, first_event, respond_after, resume_point
 from app.core.errors import InvalidInput, UnknownSession
-from app.schemas.jobs import EXAMPLE_TOPIC, JobBody, JobState, StartedAnswer
+from app.schemas.jobs import JobBody, JobState, StartedAnswer
 from app.schemas.summary_v4 import SESSION_ID_PATTERN
 from app.stream.event import Draft
 from app.stream.log import Header
@@ -41,20 +35,6 @@ router = APIRouter(tags=["Article jobs"])
 JobId = Annotated[str, Path(description="The `job_id` that `/start-job` answered with")]
 
 _NO_JOB = "`unknown_job`: there is no such job, or no more"
-_EXAMPLES = {
-    "topic": {"summary": "A topic", "value": {"topic": EXAMPLE_TOPIC}},
-    "indonesian": {
-        "summary": "In the language of the topic",
-        "value": {"topic": "Mengapa langit berwarna biru"},
-    },
-}
-
-
-def _request_body() -> dict[str, Any]:
-    schema = JobBody.model_json_schema()
-    types = ("application/json", *sorted(FORM_TYPES, reverse=True))
-    content = {name: {"schema": schema, "examples": _EXAMPLES} for name in types}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 @router.post(
@@ -74,7 +54,7 @@ def _request_body() -> dict[str, Any]:
             },
         },
     },
-    openapi_extra=_request_body(),
+    openapi_extra=request_body(FORM_TYPES),
     summary="Have an article written",
 )  # fmt: skip
 async def start_job(request: Request, services: ServicesDep) -> JSONResponse:
@@ -183,10 +163,10 @@ async def _start(request: Request, services: Services, topic: str) -> Header:
     Raises:
         Overloaded, EngineUnavailable: before any work.
     """
-    told = JobEvents(topic)
+    wire = JobEvents(topic)
 
     async def drafts() -> AsyncGenerator[Draft, None]:
-        async with aclosing(told.encode(services.writer.write(topic))) as events:
+        async with aclosing(wire.encode(services.writer.write(topic))) as events:
             async for draft in events:
                 yield draft
 
@@ -198,7 +178,7 @@ async def _start(request: Request, services: Services, topic: str) -> Header:
             owner=owner_of_request(request),
             linger_s=services.linger_s,
             reservation=reservation,
-            ending=told.ending,
+            ending=wire.ending,
         )
 
 

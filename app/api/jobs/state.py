@@ -15,11 +15,11 @@ def fold(job_id: str, events: Iterable[Event]) -> JobState:
     state = JobState(job_id=job_id)
     for event in events:
         if isinstance(event.data, dict):
-            state = state.model_copy(update=_told(event.data))
+            state = state.model_copy(update=_changes(event.data))
     return state
 
 
-def _told(event: dict[str, Any]) -> dict[str, Any]:
+def _changes(event: dict[str, Any]) -> dict[str, Any]:
     """Return what an event says of the state."""
     data = event["data"]
     now: dict[str, Any] = {"step": event["step"], "progress": event["progress"]}

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import time
+import operator
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from app.core.errors import AppError
+from app.stream.coalesce import REDRAW_INTERVAL_S, Coalescer
 from app.stream.event import Draft, Event
-from app.stream.sse import frame
 
 # The name of this wire form among the kinds of sessions.
 JOB = "job"
-# The client redraws at most 33 times a second (A17).
-PIECE_INTERVAL_S = 0.03
-# The memory log keeps 2,048 events: after this many pieces they come seldom.
-OFTEN_PIECES = 1_000
-SELDOM_INTERVAL_S = 2.0
 
 OUTLINE, CONTENT_END, STYLE_END = 33, 66, 99
 
@@ -25,20 +20,18 @@ Drafts = AsyncGenerator[Draft, None]
 
 
 class JobEvents:
-    """The events of one job on their way out; `progress` is what was told last."""
+    """The events of one job on their way out; `progress` is that of the last one."""
 
     def __init__(self, topic: str) -> None:
         self.progress = 0
         self._topic = topic
         self._draft_chars = 0
         self._styled_chars = 0
-        self._pieces = 0
 
     async def encode(self, drafts: Drafts) -> Drafts:
         """Yield the writer's drafts as events; pieces that come faster than drawn come together."""
         yield self._event("connected", 0, {"message": "The job has begun.", "topic": self._topic})
-        waiting = ""
-        sent_at_s = float("-inf")
+        style: Coalescer[str] = Coalescer(operator.add, interval_s=REDRAW_INTERVAL_S)
         async with aclosing(drafts):
             async for draft in drafts:
                 match draft.kind, draft.data:
@@ -47,13 +40,11 @@ class JobEvents:
                     case "content", dict(data):
                         yield self._section(data)
                     case "style", str(piece):
-                        waiting += piece
-                        if time.monotonic() - sent_at_s >= self._interval_s():
-                            yield self._piece(waiting)
-                            waiting, sent_at_s = "", time.monotonic()
+                        for ready in style.feed(piece):
+                            yield self._piece(ready)
                     case "complete", dict(data):
-                        if waiting:
-                            yield self._piece(waiting)
+                        for ready in style.flush():
+                            yield self._piece(ready)
                         yield self._event("complete", 100, data, terminal=True)
 
     def ending(self, error: AppError) -> Sequence[Draft]:
@@ -66,14 +57,10 @@ class JobEvents:
         return self._event("content", OUTLINE + int((CONTENT_END - OUTLINE) * part), data)
 
     def _piece(self, text: str) -> Draft:
-        self._pieces += 1
         self._styled_chars += len(text)
         part = min(1.0, self._styled_chars / max(1, self._draft_chars))
         progress = CONTENT_END + int((STYLE_END - CONTENT_END) * part)
         return self._event("style", progress, {"text": text})
-
-    def _interval_s(self) -> float:
-        return PIECE_INTERVAL_S if self._pieces < OFTEN_PIECES else SELDOM_INTERVAL_S
 
     def _event(
         self, step: str, progress: int, data: dict[str, Any], *, terminal: bool = False
@@ -84,32 +71,10 @@ class JobEvents:
 
 def job_failure(error: AppError, last: Event | None = None) -> Draft:
     """The terminal event of a job that failed after its event `last`."""
-    told = last.data if last is not None and isinstance(last.data, dict) else {}
-    return _failure(error, told.get("progress", 0))
+    before = last.data if last is not None and isinstance(last.data, dict) else {}
+    return _failure(error, before.get("progress", 0))
 
 
 def _failure(error: AppError, progress: int) -> Draft:
     data = {"error": error.message, "code": error.code}
     return Draft("", {"step": "error", "progress": progress, "data": data}, terminal=True)
-
-
-def _example() -> str:
-    """Return a job as it is on the wire, most of its pieces left out."""
-    titles = ["Light from the sun", "What air does to it", "And at sunset"]
-    section = {"section": titles[0], "completed_sections": 1, "total_sections": 3}
-    article = "# Look up!\n\n## Light from the sun\n\nEver wondered …"
-    events: tuple[tuple[int, str, int, dict[str, Any]], ...] = (
-        (0, "connected", 0, {"message": "The job has begun.", "topic": "Why the sky is blue"}),
-        (1, "outline", 33, {"sections": titles}),
-        (2, "content", 44, {**section, "text": "Sunlight looks white, yet …"}),
-        (5, "style", 67, {"text": "# Look up!\n\n"}),
-        (64, "complete", 100, {"final_article": article}),
-    )
-    return "".join(
-        frame(Draft("", {"step": step, "progress": progress, "data": data}), f"my-job:{index}")
-        .decode()
-        for index, step, progress, data in events
-    )  # fmt: skip
-
-
-JOB_EVENTS = _example()

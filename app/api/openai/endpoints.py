@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.api.deps import Services, ServicesDep, first_event, owner_of_request, respond, resume
-from app.api.docs.openapi import chat_responses, openai_error_responses
-from app.api.docs.requests import CHAT as CHAT_REQUESTS
+from app.api.chats import OpenChat, open_chat, unless_gone
+from app.api.deps import Services, ServicesDep
+from app.api.docs.openapi import openai_error_responses
 from app.api.docs.requests import body_examples
+from app.api.openai.examples import CHAT as CHAT_REQUESTS
+from app.api.openai.examples import chat_responses
 from app.api.openai.fold import Fold, error_of
-from app.api.openai.wire import CHAT, ChatAnswer
-from app.core.errors import AppError, Cancelled, InvalidInput
+from app.api.openai.wire import CHAT, ChatChunks
+from app.api.resume import first_event, respond, resume
+from app.core.errors import AppError, InvalidInput
 from app.schemas.answers import ModelAnswer, ModelListAnswer
 from app.schemas.openai import ChatRequest
-from app.stream.log import Header
 
-Result = TypeVar("Result")
 ModelId = Annotated[str, Path(description="One of those that `/v1/models` lists")]
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible chat"])
@@ -81,48 +81,23 @@ async def chat_completions(request: Request, services: ServicesDep, body: ChatRe
         raise InvalidInput("messages: send at least one message", param="messages")
     if (refused := body.refused()) is not None:
         raise InvalidInput(refused[1], code="unsupported_parameter", param=refused[0])
-    header = await _open(request, services, body)
+    chat = await open_chat(
+        request,
+        services,
+        body,
+        kind=CHAT,
+        encoder=partial(ChatChunks, include_usage=body.wants_usage),
+        fingerprint=_fingerprint(body) if body.session_id else "",
+        # Nobody can come back to an answer that has no id and was not streamed.
+        linger_s=services.linger_s if body.stream or body.session_id else 0.0,
+    )
     if not body.stream:
-        return await _unless_gone(request, _whole(services, header))
+        return await unless_gone(request, _whole(services, chat))
     # What fails before the first byte is a status, so the response waits for the first event.
-    first = await _unless_gone(request, first_event(services, header))
+    first = await unless_gone(request, first_event(services, chat.header))
     if first is not None and (error := error_of(first)) is not None:
-        raise error
-    return respond(services, header)
-
-
-async def _open(request: Request, services: Services, body: ChatRequest) -> Header:
-    """Start the session of a request, or join its own one if that runs already.
-
-    Raises:
-        AppError: before any work.
-    """
-    owner = owner_of_request(request)
-    fingerprint = _fingerprint(body) if body.session_id else ""
-    sessions = services.sessions
-    if body.session_id:
-        header = await sessions.running(owner, fingerprint, body.session_id)
-        if header is not None:
-            return header
-    with sessions.reserve() as reservation:
-        accepted = await services.chat.accept(body)
-        answer = ChatAnswer(
-            engine=accepted.engine,
-            fitted=accepted.fitted,
-            include_usage=not body.stream
-            or bool(body.stream_options and body.stream_options.include_usage),
-        )
-        return await sessions.start(
-            CHAT,
-            answer.drafts,
-            owner=owner,
-            session_id=body.session_id,
-            fingerprint=fingerprint,
-            # Nobody can come back to an answer that has no id and was not streamed.
-            linger_s=services.linger_s if body.stream or body.session_id else 0.0,
-            reservation=reservation,
-            ending=answer.ending,
-        )
+        raise chat.failure() or error
+    return respond(services, chat.header)
 
 
 def _fingerprint(body: ChatRequest) -> str:
@@ -131,38 +106,14 @@ def _fingerprint(body: ChatRequest) -> str:
     return hashlib.sha256(f"{CHAT} {said}".encode("utf-8", "replace")).hexdigest()
 
 
-async def _whole(services: Services, header: Header) -> Response:
+async def _whole(services: Services, chat: OpenChat) -> Response:
     fold = Fold()
-    async with aclosing(services.sessions.follow(header)) as events:
+    async with aclosing(services.sessions.follow(chat.header)) as events:
         async for event in events:
+            if (error := error_of(event)) is not None:
+                raise chat.failure() or error
             fold.feed(event)
-    return JSONResponse(fold.result(), headers={"X-Session-ID": header.session_id})
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Wait for something as long as the client does.
-
-    Raises:
-        Cancelled: the client has gone; what it asked for is left to its session.
-        AppError: what the work raises.
-    """
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        raise Cancelled("the client has gone")
-
-    failures: list[AppError] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            watcher = group.create_task(watch())
-            working = group.create_task(work)
-            working.add_done_callback(lambda _: watcher.cancel())
-    except* AppError as errors:
-        failures = [error for error in errors.exceptions if isinstance(error, AppError)]
-    if failures:
-        raise failures[0]
-    return working.result()
+    return JSONResponse(fold.result(), headers={"X-Session-ID": chat.header.session_id})
 
 
 def _model(services: Services, name: str) -> dict[str, Any]:

@@ -7,23 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.core.errors import OPENAI_TYPES, AppError
+from app.core.errors import AppError
 from app.stream.event import Event
 
 
 def error_of(event: Event) -> AppError | None:
-    """Return the error that a terminal event tells, as it would have been raised before."""
-    told = event.data.get("error") if isinstance(event.data, dict) else None
-    if told is None:
-        return None
-    status = next(code for code, kind in OPENAI_TYPES.items() if kind == told["type"])
-    return AppError(
-        told["message"],
-        code=told["code"],
-        status=status,
-        param=told["param"],
-        retry_after_s=5 if status in (429, 503) else None,
-    )
+    """Return the error that a terminal event is, None for any other event."""
+    failure = event.data.get("error") if isinstance(event.data, dict) else None
+    return None if failure is None else AppError.from_dict(failure)
 
 
 class Fold:
@@ -37,14 +28,7 @@ class Fold:
         self._finish_reason: str | None = None
 
     def feed(self, event: Event) -> None:
-        """Take the next event.
-
-        Raises:
-            AppError: the event tells one.
-        """
-        error = error_of(event)
-        if error is not None:
-            raise error
+        """Take the next event, which is no error."""
         assert isinstance(event.data, dict)  # noqa: S101  (every chunk is an object)
         self._answer |= {k: v for k, v in event.data.items() if k != "choices"}
         for choice in event.data["choices"]:

@@ -1,4 +1,4 @@
-"""The wire form of a chat that streams: its chunks.
+"""The wire form of a chat that streams: its chunks. Runs nothing, only encodes.
 
 Format: https://platform.openai.com/docs/api-reference/chat-streaming
 """
@@ -8,116 +8,65 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from app.core.errors import AppError, Cancelled, openai_error
-from app.engine.base import (
-    Engine,
-    Finish,
-    Fitted,
-    Item,
-    Reasoning,
-    Text,
-    TokenLogprob,
-    ToolCallPart,
-)
+from app.engine.base import Finish, Reasoning, Text, TokenLogprob, ToolCallPart
+from app.services.chat.answer import Answer, Begin, Piece
 from app.stream.event import Draft, Event
 
 # The name of this wire form among the kinds of sessions.
 CHAT = "chat"
-# The memory log keeps 2,048 events and a chat may have any number of tokens: after this many events
-# the pieces come in groups, twice as large with every GROWS_EVERY more of them.
-SINGLE_EVENTS = 1_000
-GROWS_EVERY = 100
 
 
 @dataclass(slots=True, kw_only=True)
-class ChatAnswer:
-    """One answer on its way out: what all its chunks have in common, and what was counted."""
+class ChatChunks:
+    """The chunks of one answer, and what they all have in common."""
 
-    engine: Engine
-    fitted: Fitted
+    answer: Answer = field(kw_only=False)
     include_usage: bool
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(14)}")
     created: int = field(default_factory=lambda: int(time.time()))
-    pieces: int = 0
-    events: int = 0
-    begun: bool = False
     common: dict[str, Any] | None = None
 
-    async def drafts(self) -> AsyncGenerator[Draft, None]:
-        """Yield the chunks; the role is told as soon as the engine has begun."""
-        async with aclosing(self.engine.generate(self.fitted.request)) as items:
-            held: Item | None = None
-            held_pieces = 0
-            async for item in items:
-                if not self.begun:
-                    self.begun = True
-                    yield self._first()
-                if isinstance(item, Finish):
-                    if held is not None:
-                        yield self._piece(held)
-                    for draft in self._end(item):
-                        yield draft
-                    return
-                if not isinstance(item, Text | Reasoning | ToolCallPart):
-                    continue
-                self.pieces += 1
-                joined = _join(held, item) if held is not None else item
-                if held is not None and joined is None:
-                    yield self._piece(held)
-                    held, held_pieces = item, 1
-                else:
-                    held, held_pieces = joined, held_pieces + 1
-                if held is not None and held_pieces >= self._group():
-                    yield self._piece(held)
-                    held, held_pieces = None, 0
+    def encode(self, piece: Piece) -> Sequence[Draft]:
+        """Return the chunks of a piece; the role comes as soon as the engine has begun."""
+        match piece:
+            case Begin():
+                return [self._first(piece)]
+            case Text(text, logprobs):
+                return [self._chunk({"content": text}, logprobs=_logprobs(logprobs))]
+            case Reasoning(text):
+                return [self._chunk({"reasoning_content": text})]
+            case ToolCallPart():
+                return [self._chunk({"tool_calls": [_call(piece)]})]
+            case Finish():
+                return self._end(piece)
 
     def ending(self, error: AppError) -> Sequence[Draft]:
         """Return what ends the stream instead: a cancelled answer stops, as if by itself."""
-        if not isinstance(error, Cancelled):
-            return [chat_failure(error)]
-        finish = Finish("cancelled", self.fitted.prompt_tokens or 0, self.pieces)
-        return self._end(finish)
+        if isinstance(error, Cancelled):
+            return self._end(self.answer.cancelled())
+        return [chat_failure(error)]
 
-    def _group(self) -> int:
-        over = self.events - SINGLE_EVENTS
-        return 1 if over < 0 else 2 << (over // GROWS_EVERY)
-
-    def _first(self) -> Draft:
-        fitted = self.fitted
+    def _first(self, begin: Begin) -> Draft:
         more: dict[str, Any] = {}
-        if fitted.dropped:
+        if begin.dropped:
             more["context"] = {
                 "compressed": True,
-                "dropped_messages": fitted.dropped,
-                "prompt_tokens": fitted.prompt_tokens,
-                "context_tokens": fitted.context_tokens,
+                "dropped_messages": begin.dropped,
+                "prompt_tokens": begin.prompt_tokens,
+                "context_tokens": begin.context_tokens,
             }
         return self._chunk({"role": "assistant", "content": ""}, **more)
 
-    def _piece(self, item: Item) -> Draft:
-        self.events += 1
-        match item:
-            case Text(text, logprobs):
-                return self._chunk({"content": text}, logprobs=_logprobs(logprobs))
-            case Reasoning(text):
-                return self._chunk({"reasoning_content": text})
-            case ToolCallPart(index, arguments, call_id, name):
-                call: dict[str, Any] = {"index": index}
-                if call_id is not None:
-                    call |= {"id": call_id, "type": "function"}
-                call["function"] = {"name": name} if name is not None else {}
-                call["function"]["arguments"] = arguments
-                return self._chunk({"tool_calls": [call]})
-        raise TypeError(f"no chunk for {type(item).__name__}")
-
     def _end(self, finish: Finish) -> list[Draft]:
         reason = "stop" if finish.reason == "cancelled" else finish.reason
-        last = self._chunk({}, finish_reason=reason, terminal=not self.include_usage)
+        # Nobody should take half an answer for a whole one (C29).
+        more: dict[str, Any] = {"cancelled": True} if finish.reason == "cancelled" else {}
+        last = self._chunk({}, finish_reason=reason, terminal=not self.include_usage, **more)
         if not self.include_usage:
             return [last]
         usage = {
@@ -149,7 +98,7 @@ class ChatAnswer:
 
     def _common(self) -> dict[str, Any]:
         if self.common is None:
-            engine = self.engine
+            engine = self.answer.engine
             made_of = f"{engine.name} {engine.model} {sorted(engine.facts().items())}"
             self.common = {
                 "id": self.id,
@@ -173,18 +122,13 @@ def chat_trailer(terminal: Event) -> Draft | None:
     return None if failed else Draft("", "[DONE]")
 
 
-def _join(before: Item, item: Item) -> Item | None:
-    """Return two pieces as one, or None where they are of different kinds."""
-    match before, item:
-        case Text(), Text():
-            return Text(before.text + item.text, before.logprobs + item.logprobs)
-        case Reasoning(), Reasoning():
-            return Reasoning(before.text + item.text)
-        case ToolCallPart(), ToolCallPart(id=None) if before.index == item.index:
-            return ToolCallPart(
-                before.index, before.arguments + item.arguments, before.id, before.name
-            )
-    return None
+def _call(part: ToolCallPart) -> dict[str, Any]:
+    call: dict[str, Any] = {"index": part.index}
+    if part.id is not None:
+        call |= {"id": part.id, "type": "function"}
+    call["function"] = {"name": part.name} if part.name is not None else {}
+    call["function"]["arguments"] = part.arguments
+    return call
 
 
 def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:

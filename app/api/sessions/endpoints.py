@@ -8,17 +8,11 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.deps import (
-    OVER,
-    ServicesDep,
-    checked_session_id,
-    owner_of_request,
-    replay,
-    resume_point,
-)
-from app.api.docs.frames import PATCH_EVENTS
+from app.api.deps import ServicesDep, owner_of_request
 from app.api.docs.openapi import openai_error_responses, sse_responses
 from app.api.docs.requests import SESSION_ID
+from app.api.resume import OVER, checked_session_id, replay, resume_point
+from app.api.v4.examples import PATCH_EVENTS
 from app.schemas.answers import CancelAnswer
 
 router = APIRouter(tags=["Sessions"])

@@ -6,11 +6,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.deps import ServicesDep, respond, resume
-from app.api.docs.frames import PROSE_EVENTS
+from app.api.deps import ServicesDep
 from app.api.docs.openapi import sse_responses
-from app.api.docs.requests import PROSE_STREAM, body_examples
+from app.api.docs.requests import body_examples
+from app.api.resume import respond, resume
 from app.api.summaries import SummaryRequest, open_summary
+from app.api.v3.examples import PROSE_EVENTS, PROSE_STREAM
 from app.api.v3.wire import PROSE, prose_events
 from app.schemas.summary_v3 import ProseBody
 from app.services.article_scraper import article_scraper_service
@@ -37,7 +38,7 @@ async def stream(request: Request, services: ServicesDep, body: ProseBody) -> Re
     resumed = await resume(request, services, PROSE, body.session_id)
     if resumed is not None:
         return resumed
-    ask = SummaryRequest(
+    summary_request = SummaryRequest(
         given=check_input(body.url, body.text, loose_url=True),
         max_tokens=body.max_tokens or MAX_TOKENS,
         instruction=body.prompt or DEFAULT_PROSE_PROMPT,
@@ -48,6 +49,6 @@ async def stream(request: Request, services: ServicesDep, body: ProseBody) -> Re
         session_id=body.session_id,
     )
     header = await open_summary(
-        request, services, article_scraper_service, PROSE, ask, prose_events
+        request, services, article_scraper_service, PROSE, summary_request, prose_events
     )
     return respond(services, header)

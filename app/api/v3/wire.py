@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-import time
+import operator
 from collections.abc import AsyncGenerator
 
 from app.api.summaries import SummaryRequest, metadata
 from app.core.errors import AppError
 from app.services.summaries.sources import Source
+from app.stream.coalesce import REDRAW_INTERVAL_S, Coalescer
 from app.stream.event import Draft, Event
 
 # The name of this wire form among the kinds of sessions.
 PROSE = "v3"
-# The client redraws at most 33 times a second (A17).
-PIECE_INTERVAL_S = 0.03
 
 Drafts = AsyncGenerator[Draft, None]
 
 
-async def prose_events(ask: SummaryRequest, source: Source, drafts: Drafts) -> Drafts:
+async def prose_events(request: SummaryRequest, source: Source, drafts: Drafts) -> Drafts:
     """Pieces as they come; those that come faster than they can be drawn come together."""
     pieces = 0
-    waiting = ""
-    sent_at_s = float("-inf")
+    text: Coalescer[str] = Coalescer(operator.add, interval_s=REDRAW_INTERVAL_S)
     async for draft in drafts:
         match draft.kind, draft.data:
             case "engine", dict(writer):
-                if ask.include_metadata:
-                    yield Draft("", metadata(ask, source, writer))
+                if request.include_metadata:
+                    yield Draft("", metadata(request, source, writer))
             case "text", str(piece):
                 pieces += 1
-                waiting += piece
-                if time.monotonic() - sent_at_s >= PIECE_INTERVAL_S:
-                    yield _piece(waiting, pieces)
-                    waiting, sent_at_s = "", time.monotonic()
+                for ready in text.feed(piece):
+                    yield _piece(ready, pieces)
             case "finish", dict(data):
-                if waiting:
-                    yield _piece(waiting, pieces)
+                for ready in text.flush():
+                    yield _piece(ready, pieces)
                 tokens = max(pieces, data["usage"]["completion_tokens"])
                 last = {"content": "", "done": True, "tokens_used": tokens}
-                yield Draft("", last | {"latency_ms": ask.elapsed_ms()}, terminal=True)
+                yield Draft("", last | {"latency_ms": request.elapsed_ms()}, terminal=True)
 
 
 def prose_failure(error: AppError, last: Event | None = None) -> Draft:

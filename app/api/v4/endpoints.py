@@ -8,11 +8,12 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.deps import ServicesDep, respond, resume
-from app.api.docs.frames import PATCH_EVENTS, TEXT_EVENTS
+from app.api.deps import ServicesDep
 from app.api.docs.openapi import sse_responses
-from app.api.docs.requests import PATCH_STREAM, TEXT_STREAM, body_examples
+from app.api.docs.requests import body_examples
+from app.api.resume import respond, resume
 from app.api.summaries import SummaryRequest, open_summary, page_was_read
+from app.api.v4.examples import PATCH_EVENTS, PATCH_STREAM, TEXT_EVENTS, TEXT_STREAM
 from app.api.v4.wire import PATCHES, TEXT, patch_events, text_events
 from app.schemas.summary_v4 import SummaryBody
 from app.services.article_scraper import article_scraper_service
@@ -32,7 +33,9 @@ Url = Annotated[str | None, Query(description="The article, when there is no JSO
 Style = Annotated[str | None, Query(description="skimmer, executive or eli5")]
 
 
-def _ask(body: SummaryBody | None, url: str | None, style: str | None) -> SummaryRequest:
+def _summary_request(
+    body: SummaryBody | None, url: str | None, style: str | None
+) -> SummaryRequest:
     """Put body and query together; the body wins (C3)."""
     body = body or SummaryBody()
     if body.url is None and body.text is None:
@@ -73,8 +76,10 @@ async def stream(
     resumed = await resume(request, services, TEXT, body.session_id if body else None)
     if resumed is not None:
         return resumed
-    ask = _ask(body, url, style)
-    header = await open_summary(request, services, article_scraper_service, TEXT, ask, text_events)
+    summary_request = _summary_request(body, url, style)
+    header = await open_summary(
+        request, services, article_scraper_service, TEXT, summary_request, text_events
+    )
     await page_was_read(services, header)
     return respond(services, header)
 
@@ -102,8 +107,8 @@ async def stream_ndjson(
     resumed = await resume(request, services, PATCHES, body.session_id if body else None)
     if resumed is not None:
         return resumed
-    ask = _ask(body, url, style)
+    summary_request = _summary_request(body, url, style)
     header = await open_summary(
-        request, services, article_scraper_service, PATCHES, ask, patch_events
+        request, services, article_scraper_service, PATCHES, summary_request, patch_events
     )
     return respond(services, header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -10,50 +11,44 @@ from app.api.summaries import SummaryRequest, metadata
 from app.core.errors import AppError
 from app.services.summaries.patches import SummaryPatches
 from app.services.summaries.sources import Source
+from app.stream.coalesce import Coalescer
 from app.stream.event import Draft, Event
 
 # The names of these wire forms among the kinds of sessions.
 TEXT = "v4-text"
 PATCHES = "v4-patches"
-# The memory log keeps 2,048 events and a summary may have 2,048 tokens: after this many pieces they
-# come in twos, so that even the longest stream can be replayed from its start.
-SINGLE_PIECES = 1_000
 
 Drafts = AsyncGenerator[Draft, None]
 
 
-async def text_events(ask: SummaryRequest, source: Source, drafts: Drafts) -> Drafts:
+async def text_events(request: SummaryRequest, source: Source, drafts: Drafts) -> Drafts:
     """`/stream`: unnamed events join to the JSON document, named ones are extra."""
     first_token_ms: float | None = None
     writer: dict[str, Any] = {}
-    pieces = 0
-    held = ""
-    if not ask.include_metadata:
+    text: Coalescer[str] = Coalescer(operator.add)
+    if not request.include_metadata:
         # The response begins with the first event, and the model may take long for its own.
         yield Draft("status", {"stage": "scraping", "progress": 1})
     async for draft in drafts:
         match draft.kind, draft.data:
             case "engine", dict(data):
                 writer = data
-                if ask.include_metadata:
-                    yield Draft("metadata", metadata(ask, source, writer))
+                if request.include_metadata:
+                    yield Draft("metadata", metadata(request, source, writer))
             case "status", data:
                 yield Draft("status", data)
             case "text", str(data):
-                first_token_ms = ask.elapsed_ms() if first_token_ms is None else first_token_ms
-                pieces += 1
-                held += data
-                if pieces < SINGLE_PIECES or pieces % 2:
-                    yield Draft("", held)
-                    held = ""
+                first_token_ms = request.elapsed_ms() if first_token_ms is None else first_token_ms
+                for ready in text.feed(data):
+                    yield Draft("", ready)
             case "finish", dict(data):
-                if held:
-                    yield Draft("", held)
+                for ready in text.flush():
+                    yield Draft("", ready)
                 timings = {
                     "scrape_ms": source.scrape_ms,
                     "queue_ms": data["queue_ms"],
                     "first_token_ms": first_token_ms,
-                    "total_ms": ask.elapsed_ms(),
+                    "total_ms": request.elapsed_ms(),
                 }
                 result = {"summary": data["summary"], "usage": data["usage"], "timings": timings}
                 result |= {"engine": writer["engine"], "model": writer["model"]}
@@ -65,16 +60,16 @@ def text_failure(error: AppError, last: Event | None = None) -> Draft:
     return Draft("error", {"error": error.message, "code": error.code, "done": True}, terminal=True)
 
 
-async def patch_events(ask: SummaryRequest, source: Source, drafts: Drafts) -> Drafts:
+async def patch_events(request: SummaryRequest, source: Source, drafts: Drafts) -> Drafts:
     """`/stream-ndjson`: every field when it is complete, the summary also while it is typed."""
     patches = SummaryPatches()
     pieces = 0
     async for draft in drafts:
         match draft.kind, draft.data:
             case "engine", dict(writer):
-                if ask.include_metadata:
-                    yield Draft("", metadata(ask, source, writer))
-            case "status", dict(status) if ask.include_status:
+                if request.include_metadata:
+                    yield Draft("", metadata(request, source, writer))
+            case "status", dict(status) if request.include_status:
                 yield Draft("", {"type": "status", "data": status})
             case "text", str(piece):
                 pieces += 1
@@ -85,7 +80,7 @@ async def patch_events(ask: SummaryRequest, source: Source, drafts: Drafts) -> D
                 for delta, state in patches.complete(data["summary"]):
                     yield _patch(delta, state, tokens)
                 last = {"delta": {"op": "done"}, "state": data["summary"], "done": True}
-                last |= {"tokens_used": tokens, "latency_ms": ask.elapsed_ms()}
+                last |= {"tokens_used": tokens, "latency_ms": request.elapsed_ms()}
                 yield Draft("", last, terminal=True)
 
 

@@ -1,6 +1,6 @@
 """Finds a model's files on this machine, and fetches them in the background when it has none.
 
-Never blocks on the network: whoever asks hears where the download stands. Knows neither torch nor
+Never blocks on the network: callers are told how far the download is. Knows neither torch nor
 what the files hold; huggingface_hub is imported in the functions that need it.
 """
 
@@ -158,7 +158,7 @@ class Download:
         return None
 
     def start(self, model_id: str, *, revision: str | None, token: str | None) -> EngineUnavailable:
-        """Start the download unless it runs or has just failed; return what to tell the client."""
+        """Start the download unless it runs or has just failed; return the error for the client."""
         if _offline():
             return _missing("downloads are switched off by HF_HUB_OFFLINE")
         with self._lock:

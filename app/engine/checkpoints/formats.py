@@ -21,15 +21,14 @@ RUNTIME_BYTES = 400_000_000
 # Rows whose attention scores, and whose int32 products, are there at once: of the scores two
 # copies in float32 and one in the type that is computed in.
 _SCORE_ROWS, _SCORE_BYTES = 128, 10
-_PRODUCT_ROWS = 1024
+_MATMUL_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """How weights are held. `available`: the loader can load it today.
 
-    `packed`: linear layers are made into integers, see `layer_format`. `int8_copy`: layers of int4
-    are held in int8 as well, which reads prompts faster.
+    `packed`: linear layers are made into integers, see `layer_format`.
     """
 
     name: str
@@ -37,7 +36,6 @@ class Format:
     compute_bytes: int
     available: bool
     packed: bool = False
-    int8_copy: bool = False
 
 
 # Largest first: `auto` takes the first one that fits. int8 has one scale a row, int4 one scale
@@ -121,7 +119,7 @@ def need_bytes(
     cache = sequences * capacity * _token_elements(checkpoint, layers + 1)
     activations = prompt_tokens * (3 * intermediate + 4 * hidden)
     scores = heads * min(prompt_tokens, _SCORE_ROWS) * context_tokens * _SCORE_BYTES
-    products = 4 * 2 * intermediate * min(prompt_tokens, _PRODUCT_ROWS) * weights.packed
+    products = 4 * 2 * intermediate * min(prompt_tokens, _MATMUL_ROWS) * weights.packed
     loaded = _loaded_bytes(checkpoint, weights)
     # One tensor is held in the file's format and in the target's while it is converted.
     converting = checkpoint.largest_elements * max(weights.bytes_per_element, 4 * weights.packed)
@@ -145,8 +143,6 @@ def _loaded_bytes(checkpoint: Checkpoint, weights: Format) -> float:
     for shape in checkpoint.layers:
         held = layer_format(weights.name, shape)
         total += prod(shape) * (_BYTES[held] - _BYTES["bfloat16"])
-        if held == "int4" and weights.int8_copy:
-            total += prod(shape) * _BYTES["int8"]
     if checkpoint.head is not None:
         held = layer_format(weights.name, checkpoint.head, head=True)
         # A head that is the embedding becomes one beside it.
@@ -165,13 +161,11 @@ def choose(
     prompt_tokens: int,
     sequences: int = 1,
     formats: tuple[Format, ...] = FORMATS,
-    native: Callable[[], bool] = lambda: False,
 ) -> Choice:
     """Choose the largest format that fits, or check the forced one. `available` is in bytes.
 
-    int4 gets its int8 copy when that fits as well, unless there are `native` kernels, which
-    read prompts without one. What is left then is for more `sequences` at once, and what is left
-    of that for what is kept of ended ones: both are worth less than a larger format.
+    What is left then is for more `sequences` at once, and what is left of that for what is kept of
+    ended ones: both are worth less than a larger format.
 
     Raises:
         EngineUnavailable: `weights_unsupported` for a format that cannot be loaded yet or is not
@@ -196,8 +190,6 @@ def choose(
         need = count(item)
         if available is None or need <= available:
             choice = Choice(item, need, available, _why(item, weights, too_big, available))
-            if item.name == "int4":
-                choice = _with_int8_copy(choice, count, native())
             return _with_kept(_with_sequences(choice, most, count), checkpoint)
         too_big.append(f"{item.name} needs {gigabytes(need)}")
     fix = "" if weights in ("auto", smallest) else ", or V4_WEIGHTS=auto"
@@ -208,21 +200,6 @@ def choose(
         f"available. Give the server more memory{fix}.",
         code="not_enough_memory",
     )
-
-
-def _with_int8_copy(choice: Choice, count: Callable[..., int], native: bool) -> Choice:
-    if native:
-        return replace(choice, reason=f"{choice.reason}; native kernels need no int8 copy")
-    both = replace(choice.format, bytes_per_element=_BYTES["int4"] + _BYTES["int8"], int8_copy=True)
-    need = count(both)
-    available = choice.available_bytes
-    if need == choice.need_bytes:
-        return choice
-    if available is not None and need > available:
-        without = f"{choice.reason}; no int8 copy for prompts, which needs {gigabytes(need)}"
-        return replace(choice, reason=without)
-    reason = f"{choice.reason}; with an int8 copy for prompts"
-    return replace(choice, format=both, need_bytes=need, reason=reason)
 
 
 def _with_sequences(choice: Choice, most: int, count: Callable[..., int]) -> Choice:

@@ -7,7 +7,6 @@ memory for it, nor what becomes of a failure later.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
@@ -18,18 +17,15 @@ import structlog
 
 from app.core.errors import EngineUnavailable
 from app.engine.checkpoints.formats import Choice, Format
-from app.engine.checkpoints.progress import weights_progress
+from app.engine.checkpoints.progress import MAKING, weights_progress
 from app.engine.decoding.limits import CHEAP_ROWS
 from app.engine.quantized.native.library import image
 
 if TYPE_CHECKING:
-    from app.engine.local.lazy_model import ModelConfig
+    from app.engine.checkpoints.config import ModelConfig
 
 FAILED_LOAD_RETRY_S = 60
 FLOAT16 = Format("float16", 2.0, 2, True)
-# While transformers makes a model, torch's default type and its own progress hook are changed for
-# every thread; two models at once would leave them changed.
-MAKING = threading.Lock()
 _ON_GPU = ("auto", "float32", "bfloat16", "float16")
 _NVIDIA = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 

@@ -22,15 +22,14 @@ from torch.overrides import TorchFunctionMode
 from app.core.errors import EngineUnavailable
 from app.engine.checkpoints.formats import Format, layer_format
 from app.engine.checkpoints.headers import weight_files
-from app.engine.checkpoints.load import MAKING
-from app.engine.checkpoints.progress import STEP
+from app.engine.checkpoints.progress import MAKING, STEP
 from app.engine.checkpoints.quantized_cache import QuantizedCache, Source, keep_folder
 from app.engine.quantized.kernels import Kernels, find_kernels
 from app.engine.quantized.linear import Int4Linear, Int8Linear
 from app.engine.quantized.quantize import quantize_int4, quantize_int8
 
 if TYPE_CHECKING:
-    from app.engine.local.lazy_model import ModelConfig
+    from app.engine.checkpoints.config import ModelConfig
 
 log = structlog.get_logger(__name__)
 
@@ -110,14 +109,7 @@ def _put_layers(model: Any, weights: Format, kernels: Kernels) -> dict[str, nn.M
         held = layer_format(weights.name, shape, head=module is head)
         bias = module.bias is not None
         if held == "int4":
-            layers[name] = Int4Linear(
-                shape[1],
-                shape[0],
-                bias,
-                int8_copy=weights.int8_copy,
-                kernels=kernels,
-                device="meta",
-            )
+            layers[name] = Int4Linear(shape[1], shape[0], bias, kernels=kernels, device="meta")
         elif held == "int8":
             layers[name] = Int8Linear(shape[1], shape[0], bias, kernels=kernels, device="meta")
         else:
@@ -138,10 +130,10 @@ def _pack(
     report: Callable[[float], None],
 ) -> None:
     """Fill the model from the checkpoint, and keep what was made."""
-    names = [*layers, *(name for name in wanted if not _is_of(name, layers))]
+    names = [*layers, *(name for name in wanted if name.rpartition(".")[0] not in layers)]
     sizes = {name: tensors.elements(name, layers.get(name), wanted) for name in names}
     total = sum(sizes.values()) or 1
-    done, told = 0, 0.0
+    done, reported = 0, 0.0
     size_bytes = sum(tensor.nbytes for tensor in wanted.values())
     with QuantizedCache.keeping(kept, size_bytes) as keep:
         for name in names:
@@ -149,9 +141,9 @@ def _pack(
                 _assign(model, full, tensor)
                 keep(full, tensor)
             done += sizes[name]
-            if done / total - told >= STEP:
-                told = done / total
-                report(round(min(told, 0.99), 2))
+            if done / total - reported >= STEP:
+                reported = done / total
+                report(round(min(reported, 0.99), 2))
 
 
 def _made(
@@ -169,12 +161,10 @@ def _made(
         packed, scales_and_zeros = quantize_int4(weight, layer.pack, block=layer.block)
         yield f"{name}.packed", packed
         yield f"{name}.scales_and_zeros", scales_and_zeros
-    int8 = layer.int8_copy if isinstance(layer, Int4Linear) else layer
-    if isinstance(int8, Int8Linear):
-        own = name if int8 is layer else f"{name}.int8_copy"
-        packed, scales = quantize_int8(weight, int8.pack, block=int8.block)
-        yield f"{own}.packed", packed
-        yield f"{own}.scales", scales
+    if isinstance(layer, Int8Linear):
+        packed, scales = quantize_int8(weight, layer.pack, block=layer.block)
+        yield f"{name}.packed", packed
+        yield f"{name}.scales", scales
     if f"{name}.bias" in wanted:
         yield f"{name}.bias", tensors.read(f"{name}.bias").to(torch.bfloat16, copy=True)
 
@@ -260,11 +250,6 @@ def _set_generation(model: Any, folder: Path) -> None:
 
 def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-
-
-def _is_of(name: str, layers: Layers) -> bool:
-    owner = name.rpartition(".")[0]
-    return owner in layers or owner.removesuffix(".int8_copy") in layers
 
 
 def _unsupported() -> EngineUnavailable:

@@ -116,7 +116,7 @@ class QuantizedCache:
             if _mark(file) != mark:
                 raise ValueError("a file is not the one that was written")
             with safe_open(file, framework="pt") as opened:
-                # What another format has beside these, such as an int8 copy, is left where it is.
+                # Earlier versions kept int8 copies of int4 layers too, which nobody reads.
                 for tensor in set(opened.keys()) & set(forms):
                     found[tensor] = opened.get_tensor(tensor)
         if {name: (tuple(t.shape), t.dtype) for name, t in found.items()} != dict(forms):

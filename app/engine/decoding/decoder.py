@@ -1,5 +1,5 @@
 """The loop over a model's forward: several sequences decode together, joining and leaving between
-tokens, while at most one newcomer's prompt is read in chunks.
+tokens, while at most one prompt is prefilled, in chunks.
 
 transformers' continuous batching runs on a CPU too, but its logits processors belong to the batch,
 and every sequence here has a grammar, a sampler and a stop of its own. Import it only where the
@@ -22,137 +22,138 @@ from app.engine.decoding.kv_cache import Abandoned, KeyValues, Span, StepCache
 from app.engine.decoding.limits import ATTRIBUTE, BLOCK_TOKENS, ChunkSizer, DecodeLimits, runs
 from app.engine.decoding.prefix_cache import PrefixCache
 from app.engine.decoding.scheduler import Plan, plan_step
-from app.engine.decoding.sequence import Generation
+from app.engine.decoding.sequence import Sequence
 
-REST_SLICE_S = 0.02
+JOIN_SLICE_S = 0.02
 
 
 class Decoder:
-    """Runs the generations of one model in a thread of its own, which ends when there are none.
+    """Runs the sequences of one model in a thread of its own, which ends when there are none.
 
     `clock` counts the seconds that steps take.
     """
 
-    def __init__(self, model: Any, room: DecodeLimits, clock: Callable[[], float]) -> None:
+    def __init__(self, model: Any, limits: DecodeLimits, clock: Callable[[], float]) -> None:
         self._model = model
         self._clock = clock
-        self._pace = ChunkSizer()
+        self._chunk_sizer = ChunkSizer()
         context = int(model.config.max_position_embeddings)
-        most = context if room.max_tokens is None else min(room.max_tokens, context)
-        self._prefixes = PrefixCache(most, ttl_s=room.ttl_s, clock=room.clock)
-        self._most = room.sequences or sys.maxsize
-        self._cheap_rows = room.cheap_rows
+        most = context if limits.max_tokens is None else min(limits.max_tokens, context)
+        self._prefix_cache = PrefixCache(most, ttl_s=limits.ttl_s, clock=limits.clock)
+        self._max_sequences = limits.sequences or sys.maxsize
+        self._cheap_rows = limits.cheap_rows
         self._layers = int(model.config.num_hidden_layers)
         self._ways = _ways(model)
         self._lock = threading.Lock()
-        self._arrived: deque[Generation] = deque()
-        self._active: list[Generation] = []
-        self._working = False
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+        self._thread_needed = False
         self._thread: threading.Thread | None = None
 
-    def submit(self, generation: Generation) -> None:
-        """Let a generation join at the next token."""
+    def submit(self, sequence: Sequence) -> None:
+        """Queue a sequence; it joins the others at the next step."""
         with self._lock:
-            self._arrived.append(generation)
-            if not self._working:
-                self._working = True
-                self._thread = threading.Thread(target=self._work, name="decoder", daemon=True)
+            self._waiting.append(sequence)
+            if not self._thread_needed:
+                self._thread_needed = True
+                self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
                 self._thread.start()
 
-    def rest(self, timeout_s: float) -> None:
-        """Wait until the thread has ended, unless somebody needs it, now or before it has."""
+    def join(self, timeout_s: float) -> None:
+        """Wait until the thread has ended; return at once while a sequence needs it."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             with self._lock:
-                thread = None if self._active or self._arrived else self._thread
+                thread = None if self._running or self._waiting else self._thread
             if thread is None or not thread.is_alive():
                 return
-            # In slices: who comes meanwhile keeps the thread alive for as long as it takes.
-            thread.join(REST_SLICE_S)
+            # In slices: a sequence that is submitted meanwhile keeps the thread alive.
+            thread.join(JOIN_SLICE_S)
 
     def forget_expired(self) -> list[KeyValues]:
-        """Return what was kept of generations that ended too long ago, to be freed."""
-        return self._prefixes.forget_expired()
+        """Return the caches of sequences that ended longer ago than they are kept, to be freed."""
+        return self._prefix_cache.forget_expired()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         with torch.inference_mode():
             while True:
                 try:
-                    if not self._join():
+                    if not self._admit():
                         return
-                    if self._active:
+                    if self._running:
                         self._step()
                 except BaseException as failure:
-                    # Whatever it was, nobody may be left waiting.
-                    for generation in list(self._active):
-                        self._leave(generation, failure)
+                    # Whatever it was, no caller may be left waiting.
+                    for sequence in list(self._running):
+                        self._finish(sequence, failure)
 
-    def _join(self) -> bool:
-        """Let in whom there is room for and let go who was stopped; False when nobody is left."""
-        for generation in [one for one in self._active if one.stopped()]:
-            self._leave(generation, None)
+    def _admit(self) -> bool:
+        """Admit waiting sequences up to the limit, end stopped ones; False when none is left."""
+        for sequence in [one for one in self._running if one.stopped()]:
+            self._finish(sequence, None)
         with self._lock:
-            waiting = [one for one in self._arrived if not one.stopped()]
-            gone = [one for one in self._arrived if one.stopped()]
-            free = max(0, self._most - len(self._active))
-            self._arrived = deque(waiting[free:])
-            if not waiting and not gone and not self._active:
-                self._working = False
+            waiting = [one for one in self._waiting if not one.stopped()]
+            gone = [one for one in self._waiting if one.stopped()]
+            free = max(0, self._max_sequences - len(self._running))
+            self._waiting = deque(waiting[free:])
+            if not waiting and not gone and not self._running:
+                self._thread_needed = False
                 return False
-        for generation in gone:
-            generation.on_end(None)
-        for generation in waiting[:free]:
-            generation.ids = list(generation.prompt)
+        for sequence in gone:
+            sequence.on_end(None)
+        for sequence in waiting[:free]:
+            sequence.ids = list(sequence.prompt)
             try:
-                generation.kv = self._prefixes.take(
-                    generation.ids,
-                    [(one.ids, one.kv) for one in self._active],
+                sequence.kv = self._prefix_cache.acquire(
+                    sequence.ids,
+                    [(one.ids, one.kv) for one in self._running],
                     layers=self._layers,
                     # What follows the prompt comes by blocks: a budget is seldom used up.
-                    room_tokens=len(generation.ids) + min(generation.max_tokens, BLOCK_TOKENS),
+                    reserve_tokens=len(sequence.ids) + min(sequence.max_tokens, BLOCK_TOKENS),
                 )
             except BaseException as failure:
-                generation.on_end(failure)
+                sequence.on_end(failure)
             else:
-                self._active.append(generation)
+                self._running.append(sequence)
         return True
 
     def _step(self) -> None:
-        """Run the model once: a token, or more, for everybody who writes, a chunk for who reads."""
-        plan, room = plan_step(self._active, self._pace, cheap_rows=self._cheap_rows)
+        """Run the model once: for each decoding sequence, and for a chunk of one prefill."""
+        plan, chunk_rows = plan_step(self._running, self._chunk_sizer, cheap_rows=self._cheap_rows)
         started_s = self._clock()
         try:
             logits = self._forward(plan)
         except Abandoned:
             return
-        if plan[-1][1] == room:
-            self._pace.took(room, self._clock() - started_s)
-        for generation, count in plan:
-            generation.kv.length += count - len(generation.guessed)
-        writers = [one for one, _ in plan if not one.unread]
+        if plan[-1][1] == chunk_rows:
+            self._chunk_sizer.record(chunk_rows, self._clock() - started_s)
+        for sequence, count in plan:
+            sequence.kv.length += count - len(sequence.proposed)
+        decoding = [one for one, _ in plan if not one.uncomputed]
         at = 0
-        for generation in writers:
-            rows = 1 + len(generation.guessed)
-            self._write(generation, logits[at : at + rows])
+        for sequence in decoding:
+            rows = 1 + len(sequence.proposed)
+            self._accept(sequence, logits[at : at + rows])
             at += rows
 
     def _forward(self, plan: Plan) -> torch.Tensor:
-        """Return the logits after the last token of each that now writes: (rows, vocabulary).
+        """Return the logits of the decoding sequences: (rows, vocabulary).
 
-        Behind that row of each are those of what it guessed.
+        Each has the row of its last token, and behind it those of its proposed tokens. A prefill
+        has one row, with its last chunk.
         """
         spans: list[Span] = []
         ids: list[int] = []
         positions: list[int] = []
         last: list[int] = []
-        for generation, count in plan:
-            kv = generation.kv
+        for sequence, count in plan:
+            kv = sequence.kv
             kv.reserve(kv.length + count)
             spans.append(Span(kv, len(ids), count))
-            ids += [*generation.ids[kv.length :], *generation.guessed][:count]
+            ids += [*sequence.ids[kv.length :], *sequence.proposed][:count]
             positions += range(kv.length, kv.length + count)
-            if count == generation.unread + len(generation.guessed):
-                last += range(len(ids) - 1 - len(generation.guessed), len(ids))
+            if count == sequence.uncomputed + len(sequence.proposed):
+                last += range(len(ids) - 1 - len(sequence.proposed), len(ids))
         cache = StepCache(spans, lambda layer: self._at_layer(plan, layer))
         hidden = self._model.get_decoder()(
             input_ids=torch.tensor([ids]),
@@ -167,72 +168,72 @@ class Decoder:
         return logits
 
     def _at_layer(self, plan: Plan, layer: int) -> None:
-        """Leave a step that is not wanted any more; tell who reads how far the layers are.
+        """Abandon a step that nobody wants any more; report the progress of a prefill.
 
-        A step with a chunk takes long: it is left when anybody in it is stopped, and made again
-        without them, which costs the others no more than one step.
+        A step with a chunk takes long: it is abandoned when any of its sequences is stopped, and
+        run again without that one, which costs the others no more than one step.
         """
         stopped = [one.stopped() for one, _ in plan]
-        generation, count = plan[-1]
-        if all(stopped) or (generation.reading and any(stopped)):
+        sequence, count = plan[-1]
+        if all(stopped) or (sequence.in_prefill and any(stopped)):
             raise Abandoned
-        if generation.reading:
-            generation.tell_read(generation.kv.length + count * layer / self._layers)
+        if sequence.in_prefill:
+            sequence.report_prefill(sequence.kv.length + count * layer / self._layers)
 
-    def _write(self, generation: Generation, scores: torch.Tensor) -> None:
-        """Choose a token, and further ones while what was guessed is what is chosen.
+    def _accept(self, sequence: Sequence, scores: torch.Tensor) -> None:
+        """Sample a token, and further ones as long as the proposed token is what is sampled.
 
-        scores: (1 + guessed, vocabulary)
+        scores: (1 + proposed, vocabulary)
         """
-        start, right = len(generation.ids), 0
+        start, accepted = len(sequence.ids), 0
         while True:
-            generation.kv.length = start + right
-            self._advance(generation, scores[right][None])
-            chosen = generation.ids[start:]
-            if generation not in self._active or generation.stopped():
+            sequence.kv.length = start + accepted
+            self._sample(sequence, scores[accepted][None])
+            chosen = sequence.ids[start:]
+            if sequence not in self._running or sequence.stopped():
                 return
-            if chosen != generation.guessed[: len(chosen)]:
+            if chosen != sequence.proposed[: len(chosen)]:
                 break
-            right = len(chosen)
-        if generation.guessed:
-            generation.lookup.learn(right)
+            accepted = len(chosen)
+        if sequence.proposed:
+            sequence.lookup.record(accepted)
 
-    def _advance(self, generation: Generation, scores: torch.Tensor) -> None:
+    def _sample(self, sequence: Sequence, scores: torch.Tensor) -> None:
         """Choose the next token of a sequence, and those that follow from it. scores: (1, n)."""
         try:
-            ids = torch.tensor([generation.ids])
+            ids = torch.tensor([sequence.ids])
             scores = scores.float()
-            for processor in generation.processors:
+            for processor in sequence.processors:
                 scores = processor(ids, scores)
-            self._put(generation, int(scores[0].argmax()))
-            if generation.may_force and generation.constraint is not None:
-                while generation in self._active and (forced := generation.constraint.forced()):
+            self._append(sequence, int(scores[0].argmax()))
+            if sequence.may_force and sequence.constraint is not None:
+                while sequence in self._running and (forced := sequence.constraint.forced()):
                     for token in forced:
-                        if generation in self._active:
-                            self._put(generation, token)
+                        if sequence in self._running:
+                            self._append(sequence, token)
         except BaseException as failure:
-            self._leave(generation, failure)
+            self._finish(sequence, failure)
 
-    def _put(self, generation: Generation, token: int) -> None:
-        generation.ids.append(token)
-        generation.made += 1
-        generation.on_token(token)
-        constraint = generation.constraint
+    def _append(self, sequence: Sequence, token: int) -> None:
+        sequence.ids.append(token)
+        sequence.new_tokens += 1
+        sequence.on_token(token)
+        constraint = sequence.constraint
         if constraint is not None:
-            constraint.advance(generation.ids)
-        ended = token in generation.eos_ids or generation.made >= generation.max_tokens
+            constraint.advance(sequence.ids)
+        ended = token in sequence.eos_ids or sequence.new_tokens >= sequence.max_tokens
         if ended or (constraint is not None and constraint.complete):
-            self._leave(generation, None)
+            self._finish(sequence, None)
 
-    def _leave(self, generation: Generation, failure: BaseException | None) -> None:
-        if generation not in self._active:
+    def _finish(self, sequence: Sequence, failure: BaseException | None) -> None:
+        if sequence not in self._running:
             return
-        self._active.remove(generation)
+        self._running.remove(sequence)
         try:
             if failure is None:
-                self._prefixes.keep(generation.ids, generation.kv)
+                self._prefix_cache.store(sequence.ids, sequence.kv)
         finally:
-            generation.on_end(failure)
+            sequence.on_end(failure)
 
 
 _making = threading.Lock()
@@ -240,22 +241,22 @@ _making = threading.Lock()
 
 def decoder_of(
     model: Any,
-    room: DecodeLimits | None = None,
+    limits: DecodeLimits | None = None,
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Decoder | None:
     """Return the model's decoder, made once; None for a model that it cannot run.
 
     It runs models of text on the CPU whose attention is transformers' own: Phi-3, Qwen3, Llama.
-    What is asked beside the model counts when the decoder is made.
+    `limits` and `clock` count only in the call that makes the decoder.
     """
     with _making:
-        # Kept with the model, so that both are let go together.
+        # An attribute of the model, so that both are freed together.
         found: Decoder | None = getattr(model, ATTRIBUTE, None)
         if found is None and model.device.type == "cpu" and runs(model.config.to_dict()):
             register()
             model.set_attn_implementation(NAME)
-            found = Decoder(model, room or DecodeLimits(), clock)
+            found = Decoder(model, limits or DecodeLimits(), clock)
             setattr(model, ATTRIBUTE, found)
         return found
 

@@ -1,6 +1,8 @@
-"""Tokens in, pieces of text out: each as soon as its text is certain.
+"""Tokens in, chunks of text out: each as soon as its text is certain.
 
-It imports transformers when it is imported. It knows nothing of models.
+It imports transformers when it is imported. It knows nothing of models. The tokenizers library's
+own `DecodeStream` has no way to flush an unfinished character, takes no slow tokenizer, and raises
+on bytes that are no UTF-8, which a tokenizer with byte fallback (Phi-3's) can produce.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ class Detokenizer(TextIteratorStreamer):
     """A `TextIteratorStreamer` that hands over every token's text at once and loses nothing.
 
     The stock one waits for a space. This one decodes a window of the last tokens twice, without
-    and with the new one, and emits the difference unless it ends inside a character. A piece
+    and with the new one, and emits the difference unless it ends inside a character. A chunk
     carries the logprobs of the tokens that it took.
     """
 
@@ -68,7 +70,7 @@ class Detokenizer(TextIteratorStreamer):
             if self._ids:
                 self._emit(final=True)
         finally:
-            # Whatever the tokenizer does, whoever reads must not wait for ever.
+            # Whatever the tokenizer does, the consumer must not wait for ever.
             self._ids = []
             self._read = 0
             self.on_finalized_text("", stream_end=True)

@@ -59,10 +59,10 @@ class KeyValues:
         """Forget all tokens but the first ones; the buffers stay."""
         self.length = min(self.length, tokens)
 
-    def copy(self, tokens: int, *, room_tokens: int = 0) -> KeyValues:
+    def copy(self, tokens: int, *, reserve_tokens: int = 0) -> KeyValues:
         """Return a sequence of its own with the first tokens of this one, and room for so many."""
         made = KeyValues(len(self._keys))
-        made.reserve(max(tokens, room_tokens))
+        made.reserve(max(tokens, reserve_tokens))
         for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
             if keys is not None and values is not None:
                 made.write(layer, 0, keys[:, :tokens], values[:, :tokens])
@@ -151,4 +151,4 @@ class StepCache(Cache):  # type: ignore[misc, unused-ignore]
 
 
 class Abandoned(Exception):
-    """Nobody wants the step any more."""
+    """The step was left because no sequence in it wants its result."""

@@ -1,6 +1,6 @@
-"""Which models the decoder's loop runs, in what portions it works, and what it keeps.
+"""Which models the decoder runs, how much one step computes, and how much is kept.
 
-No torch: whoever only counts memory reads it too. It knows no tensors and no sequences.
+No torch: code that only counts memory imports it too. It knows no tensors and no sequences.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ RUNS = frozenset(("phi3", "qwen3", "llama"))
 _FIXED_ROPE = frozenset(("default", "linear", "llama3"))
 # Under this name a model has its decoder.
 ATTRIBUTE = "precis_decoder"
-# A chunk of a prompt that is read while nobody writes.
+# Rows of a prefill chunk while no other sequence decodes.
 ALONE_TOKENS = 512
 # With kernels of our own, 2 rows of int4 take 1.03 times as long as one, 4 1.2 and 8 1.7; with
 # torch's 1.3, 1.9 and 3.7 (the linear layers of a block of Phi-3, an Intel with AMX).
 CHEAP_ROWS = 8
-# Of them, so many of one sequence are guessed.
-MOST_GUESSED = 3
+# Of them, so many of one sequence are proposed tokens.
+MAX_PROPOSED = 3
 # Buffers of keys and values have whole blocks.
 BLOCK_TOKENS = 256
 # A step with a chunk in it aims at this: running streams never stand still for 2 s, even when a
-# step is made again because somebody was stopped. A smaller one would mostly pay for what a step
+# step is run again because a sequence was stopped. A smaller one would mostly pay for what a step
 # costs in any case. Then the rows that a chunk beside others has; the first has the middle number.
 STEP_S = 0.9
 LEAST_ROWS, FIRST_ROWS, MOST_ROWS = 8, 16, 256
@@ -58,7 +58,7 @@ def runs(config: Mapping[str, Any]) -> bool:
 
 
 class ChunkSizer:
-    """How many rows of a prompt are read in one step beside others, from how long steps take.
+    """How many rows a prefill chunk has beside decoding sequences, from how long steps take.
 
     The rate includes what the others' tokens cost, and so the step comes to `STEP_S`, not the chunk
     alone: rows * STEP_S / seconds has its fixed point there.
@@ -73,6 +73,6 @@ class ChunkSizer:
             return FIRST_ROWS
         return max(LEAST_ROWS, min(MOST_ROWS, int(self._rows_per_s * STEP_S)))
 
-    def took(self, rows: int, seconds: float) -> None:
+    def record(self, rows: int, seconds: float) -> None:
         """Note how long a step with a whole chunk took; a short one would look slow."""
         self._rows_per_s = rows / max(seconds, _LEAST_S)

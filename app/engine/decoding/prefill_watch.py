@@ -1,4 +1,4 @@
-"""What `generate` lacks: turns, and while it reads a prompt, how far it is and whether to go on.
+"""What transformers' `generate` lacks: one run at a time, progress and cancelling in a prefill.
 
 Knows a model as a stack of layers that take hooks; torch is not imported here.
 """
@@ -48,7 +48,7 @@ def turn(model: Any, stop_event: threading.Event) -> Iterator[None]:
 
 
 class PrefillProgress:
-    """While the prompt is read: reports progress by layers, and leaves at once after a cancel.
+    """During the prefill: reports progress by layers, and raises `Stopped` after a cancel.
 
     A prompt of 2,560 tokens takes up to two minutes in float32, and the stopping criteria are only
     asked after it.
@@ -64,7 +64,7 @@ class PrefillProgress:
         self._stop_event = stop_event
         self._on_status = on_status
         self._thread = 0
-        self._told = 0.0
+        self._reported = 0.0
         self._hooks: list[Any] = []
 
     def __enter__(self) -> None:
@@ -83,8 +83,8 @@ class PrefillProgress:
             if self._stop_event.is_set():
                 raise Stopped
             progress = round(index / len(self._layers), 3)
-            if progress - self._told >= _PROGRESS_STEP:
-                self._told = progress
+            if progress - self._reported >= _PROGRESS_STEP:
+                self._reported = progress
                 self._on_status(Status("reading", progress=progress))
 
         return hook

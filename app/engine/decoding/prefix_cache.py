@@ -1,6 +1,6 @@
 """Sequences that were computed before, for those that begin the same way.
 
-A system prompt is computed once, and an article that is asked for again is not read again. It holds
+A system prompt is computed once, and so is an article that several requests are about. It holds
 keys and values up to a number of tokens, the least recently used going first, and each only for a
 time: they are what users sent.
 """
@@ -32,7 +32,7 @@ class _Kept:
 class PrefixCache:
     """Keeps ended sequences of one model, `max_tokens` in all, each for `ttl_s` after its end.
 
-    Those that run are counted elsewhere. All methods may be called from any thread.
+    Running sequences are counted elsewhere. All methods may be called from any thread.
     """
 
     def __init__(
@@ -54,19 +54,19 @@ class PrefixCache:
         """How many tokens' memory is held."""
         return sum(one.kv.capacity for one in self._kept)
 
-    def take(
+    def acquire(
         self,
         ids: Sequence[int],
         running: Iterable[tuple[Sequence[int], KeyValues]],
         *,
         layers: int,
-        room_tokens: int,
+        reserve_tokens: int,
     ) -> KeyValues:
         """Return keys and values for a sequence, with as much of it as is known already.
 
         The last token is always left to be computed, since its logits are wanted. An ended sequence
         that shares most of its tokens is handed over; of another one, or one of `running`, the
-        common part is copied. `room_tokens`: how many tokens there will be in any case.
+        common part is copied. `reserve_tokens`: how many tokens there will be at least.
         """
         most = len(ids) - 1
         best, shared, place = None, LEAST_TOKENS - 1, -1
@@ -84,14 +84,14 @@ class PrefixCache:
                 best.crop(shared)
                 made = best
             else:
-                made = best.copy(shared, room_tokens=room_tokens)
+                made = best.copy(shared, reserve_tokens=reserve_tokens)
                 if place < len(kept):
                     self._kept.append(self._kept.pop(place))
-        made.reserve(room_tokens)
+        made.reserve(reserve_tokens)
         return made
 
-    def keep(self, ids: Sequence[int], kv: KeyValues) -> None:
-        """Take over what a sequence has computed, or its beginning where the whole has no room."""
+    def store(self, ids: Sequence[int], kv: KeyValues) -> None:
+        """Keep what a sequence has computed, or its beginning where the whole has no room."""
         tokens = min(kv.length, self._max_tokens)
         if tokens < LEAST_TOKENS or self._ttl_s <= 0:
             return
@@ -103,9 +103,9 @@ class PrefixCache:
             self._kept.append(_Kept(list(ids[:tokens]), kv, self._clock() + self._ttl_s))
 
     def forget_expired(self) -> list[KeyValues]:
-        """Return those whose time is over, which are kept no more; never waits.
+        """Drop the expired ones and return them; never waits for the lock.
 
-        Needed only while nobody takes or keeps. Freeing them takes tenths of a second.
+        Needed only while nothing is acquired or stored. Freeing them takes tenths of a second.
         """
         if not self._lock.acquire(blocking=False):
             return []

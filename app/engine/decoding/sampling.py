@@ -28,7 +28,7 @@ _SEEDS = 1 << 64
 class Sampling:
     """How the next token is chosen. `temperature` 0 takes the likeliest one (S2.18).
 
-    `top_logprobs`: how many alternatives are told with each token; None for no logprobs.
+    `top_logprobs`: how many alternatives are reported with each token; None for no logprobs.
     """
 
     max_tokens: int

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import abc
 
-from app.engine.decoding.limits import ALONE_TOKENS, MOST_GUESSED, ChunkSizer
-from app.engine.decoding.sequence import Generation
+from app.engine.decoding.limits import ALONE_TOKENS, MAX_PROPOSED, ChunkSizer
+from app.engine.decoding.sequence import Sequence
 
-# Generations and how many of their tokens, what they guessed included; who reads comes last.
-Plan = list[tuple[Generation, int]]
+# Sequences and how many of their tokens, proposed ones included; the one in prefill comes last.
+Plan = list[tuple[Sequence, int]]
 
 
 def plan_step(
-    active: Sequence[Generation], pace: ChunkSizer, *, cheap_rows: int
+    running: abc.Sequence[Sequence], chunk_sizer: ChunkSizer, *, cheap_rows: int
 ) -> tuple[Plan, int | None]:
-    """Return what a step computes, and the room that a reader's chunk had; None without a reader.
+    """Return what a step computes, and the most rows of its prefill chunk; None without a prefill.
 
-    Everybody who writes guesses on, as far as rows are cheap and nobody reads: beside a chunk all
-    rows cost what one of the chunk's does.
+    Tokens are proposed for every decoding sequence as far as rows are cheap, and only in a step
+    without a prefill: beside a chunk each row costs what one of the chunk's does.
     """
-    writers = [one for one in active if not one.reading]
-    reader = next((one for one in active if one.reading), None)
-    spare = cheap_rows - sum(one.unread for one in writers) if reader is None else 0
-    each = min(MOST_GUESSED, spare // max(1, len(writers)))
-    for one in writers:
-        most = min(each, one.max_tokens - one.made - 1)
-        one.guessed = one.lookup.guess(one.ids, most) if most > 0 else []
-    plan = [(one, one.unread + len(one.guessed)) for one in writers]
-    if reader is None:
+    decoding = [one for one in running if not one.in_prefill]
+    prefill = next((one for one in running if one.in_prefill), None)
+    spare = cheap_rows - sum(one.uncomputed for one in decoding) if prefill is None else 0
+    each = min(MAX_PROPOSED, spare // max(1, len(decoding)))
+    for one in decoding:
+        most = min(each, one.max_tokens - one.new_tokens - 1)
+        one.proposed = one.lookup.propose(one.ids, most) if most > 0 else []
+    plan = [(one, one.uncomputed + len(one.proposed)) for one in decoding]
+    if prefill is None:
         return plan, None
-    room = pace.rows() if writers else ALONE_TOKENS
-    return [*plan, (reader, min(reader.unread, room))], room
+    chunk_rows = chunk_sizer.rows() if decoding else ALONE_TOKENS
+    return [*plan, (prefill, min(prefill.uncomputed, chunk_rows))], chunk_rows

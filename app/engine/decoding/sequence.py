@@ -1,8 +1,9 @@
-"""One sequence that the decoder writes, and all that is its own. It knows token ids, not text."""
+"""One sequence that the decoder extends, and all state of its own. It knows token ids, not text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,8 +11,8 @@ from app.engine.decoding.kv_cache import KeyValues
 from app.engine.decoding.prompt_lookup import PromptLookup
 from app.engine.decoding.sampling import Processor
 
-# How far a prompt is read is told in steps of this share.
-TOLD_SHARE = 0.02
+# Progress of a prefill is reported in steps of this share of the prompt.
+REPORT_STEP = 0.02
 
 
 class Forcing(Protocol):
@@ -20,50 +21,50 @@ class Forcing(Protocol):
     @property
     def complete(self) -> bool: ...
 
-    def advance(self, ids: Sequence[int]) -> None: ...
+    def advance(self, ids: abc.Sequence[int]) -> None: ...
 
     def forced(self) -> list[int]: ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Generation:
-    """A prompt, what chooses and checks its next tokens, and who is told.
+class Sequence:
+    """A prompt and the tokens after it, what chooses and checks them, and the callbacks.
 
-    `guessed`: tokens that a step computes behind `ids`, to see whether the model chooses them.
-    `on_token` is called in the decoder's thread for each new token, `on_read` with the share of the
-    prompt that has been read, `on_end` once, last, with what went wrong or None.
+    `proposed`: tokens that a step computes behind `ids`, to see whether the model chooses them.
+    `on_token` is called in the decoder's thread for each new token, `on_prefill` with the share of
+    the prompt that is in the cache, `on_end` once, last, with what went wrong or None.
     """
 
-    prompt: Sequence[int]
+    prompt: abc.Sequence[int]
     max_tokens: int
-    processors: Sequence[Processor]
+    processors: abc.Sequence[Processor]
     eos_ids: frozenset[int]
     constraint: Forcing | None
     may_force: bool
     stopped: Callable[[], bool]
     on_token: Callable[[int], None]
-    on_read: Callable[[float], None]
+    on_prefill: Callable[[float], None]
     on_end: Callable[[BaseException | None], None]
     ids: list[int] = field(init=False)
     kv: KeyValues = field(init=False)
     lookup: PromptLookup = field(init=False, default_factory=PromptLookup)
-    guessed: list[int] = field(init=False, default_factory=list)
-    made: int = 0
-    told: float = 0.0
+    proposed: list[int] = field(init=False, default_factory=list)
+    new_tokens: int = 0
+    reported_share: float = 0.0
 
     @property
-    def unread(self) -> int:
+    def uncomputed(self) -> int:
         """How many of its tokens the model has not seen."""
         return len(self.ids) - self.kv.length
 
     @property
-    def reading(self) -> bool:
-        """The prompt is not whole yet."""
+    def in_prefill(self) -> bool:
+        """More than the last token of the prompt is not computed yet."""
         return self.kv.length < len(self.prompt) - 1
 
-    def tell_read(self, tokens: float) -> None:
-        """Tell how much of the prompt has been read, where that is news."""
+    def report_prefill(self, tokens: float) -> None:
+        """Report how much of the prompt has been computed, once for each `REPORT_STEP`."""
         share = tokens / len(self.prompt)
-        if self.told + TOLD_SHARE <= share < 1:
-            self.told = share
-            self.on_read(share)
+        if self.reported_share + REPORT_STEP <= share < 1:
+            self.reported_share = share
+            self.on_prefill(share)

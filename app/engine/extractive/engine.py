@@ -65,11 +65,18 @@ class ExtractiveEngine:
         """Nothing: there is no model."""
         return {}
 
+    def info(self) -> dict[str, Any]:
+        """Return what `/health` shows: there is nothing to load."""
+        return {"model_id": self.model, "loaded": True}
+
     async def unavailable(self) -> None:
         """It can always serve."""
 
     async def prepare(self) -> None:
         """Nothing to prepare."""
+
+    async def load(self) -> None:
+        """Nothing to load."""
 
     async def maintain(self) -> None:
         """Nothing is to be done."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from app.engine.text.cut import cut_at_word
 from app.engine.text.sentences import (
     LABEL_WORDS,
     count_words,
-    cut_at_word,
     ends_sentence,
     split_sentences,
 )
@@ -88,14 +88,14 @@ def passages(text: str, language: str | None) -> list[Passage]:
     if 2 * len(whole) >= len(chosen):
         chosen = whole
     if len(chosen) > MAX_PASSAGES:
-        # The lead matters most in reporting; the rest is sampled so that no part goes unheard.
+        # The lead matters most in reporting; what follows is sampled so that no part is left out.
         head, tail = chosen[: MAX_PASSAGES // 2], chosen[MAX_PASSAGES // 2 :]
         chosen = head + tail[:: -(-len(tail) // (MAX_PASSAGES // 2))]
     return [Passage(part, count_words(part), ends_sentence(part)) for part in chosen]
 
 
 def clean(text: str) -> str:
-    """Drop the characters that nobody sees, and the end of an enormous text."""
+    """Drop the characters that are not seen, and the end of an enormous text."""
     return _INVISIBLE.sub("", text[:MAX_TEXT_CHARS])
 
 

@@ -1,4 +1,4 @@
-"""How each style wants to be told, and how well a passage suits it (C14).
+"""How each style is to read, and how well a passage suits it (C14).
 
 skimmer: short, with the hard facts. executive: what it means for business, so figures, money and
 names. eli5: the shortest plain sentences.
@@ -43,7 +43,7 @@ _LEANING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a reader wants to be told. The weights are 0 (does not matter) to 1."""
+    """What a style's reader wants. The weights are 0 (does not matter) to 1."""
 
     summary_sentences: int
     summary_chars: int
@@ -64,7 +64,7 @@ STYLES = {
 
 
 def score(parts: Sequence[Passage], ranking: Ranking, style: Style) -> NDArray[np.float64]:
-    """Weigh centrality by place, likeness to the title, form, and what the style asks for."""
+    """Weigh centrality by place, likeness to the title, form, and what the style wants."""
     import numpy as np
 
     scores = np.ones(max(1, len(parts)))

@@ -6,28 +6,20 @@ Knows when to load and when to let go; nothing of prompts or generation, nor how
 from __future__ import annotations
 
 import gc
-import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from app.core.errors import EngineUnavailable
 from app.engine.base import Status
-from app.engine.checkpoints.files import (
-    Download,
-    Fetch,
-    fetch_from_hub,
-    find_model,
-    is_path,
-    missing_folder,
-)
+from app.engine.checkpoints.config import PACKED_CLASS, ModelConfig, OnStatus
 from app.engine.checkpoints.formats import (
     FLOAT_FORMATS,
     FORMATS,
@@ -38,63 +30,20 @@ from app.engine.checkpoints.formats import (
 )
 from app.engine.checkpoints.headers import Checkpoint, read_checkpoint
 from app.engine.checkpoints.load import (
-    FAILED_LOAD_RETRY_S,
     FLOAT16,
     cheap_rows,
     gpu_choice,
-    has_native_kernels,
     on_gpu,
     read_model,
     read_tokenizer,
 )
 from app.engine.checkpoints.memory import available_bytes
 from app.engine.decoding.limits import ATTRIBUTE, DecodeLimits
+from app.engine.local.availability import Availability
 
-if TYPE_CHECKING:
-    from app.engine.quantized.kernels import Kernels
-
-DEFAULT_MODEL_ID = "microsoft/Phi-3-mini-4k-instruct"
-# Of the models that are loaded through other classes, no layers are made into integers.
-PACKED_CLASS = "AutoModelForCausalLM"
-PROBE_CACHE_S = 5.0
 DEFAULT_CONTEXT_TOKENS = 4096
 
 log = structlog.get_logger(__name__)
-
-OnStatus = Callable[[Status], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """What to load and how. `clock` counts seconds, `fetch` downloads; both are for tests.
-
-    `auto_class`: the class of transformers that loads the weights. `weights`: a format's name, or
-    "auto". `device_map`: as transformers takes it, where there is a GPU. `setting`: the variable
-    that messages name for the model. `quant_cache_dir`: where int8 and int4 weights are kept for
-    the next start, a folder or "auto"; None for nowhere. `native_kernels`: int8 and int4 by kernels
-    of our own, where the machine can have them. `kernels`: what the machine does fast, where that
-    should not be found out. `sequences`: how many generations may run at once. `keep_s`: how long
-    what was read for one is kept after its end, for those that begin alike.
-    """
-
-    model_id: str = DEFAULT_MODEL_ID
-    auto_class: str = PACKED_CLASS
-    revision: str | None = None
-    weights: str = "auto"
-    device_map: str = "cpu"
-    setting: str = "V4_MODEL_ID"
-    trust_remote_code: bool = False
-    hf_token: str | None = field(default=None, repr=False)
-    threads: int | None = None
-    memory_limit_bytes: int | None = None
-    context_tokens: int | None = None
-    sequences: int = 1
-    keep_s: float = math.inf
-    quant_cache_dir: str | None = None
-    native_kernels: bool = True
-    kernels: Kernels | None = None
-    fetch: Fetch = fetch_from_hub
-    clock: Callable[[], float] = time.monotonic
 
 
 class LazyModel:
@@ -110,19 +59,19 @@ class LazyModel:
         self._tokenizer_lock = threading.Lock()
         self._loaded: tuple[Any, Any] | None = None
         self._choice: Choice | None = None
-        self._download = Download(config.fetch, clock=config.clock)
-        self._failure: tuple[float, EngineUnavailable] | None = None
-        self._probe: tuple[float, EngineUnavailable] | None = None
+        self._availability = Availability(config)
         self._checkpoint: tuple[Path, Checkpoint] | None = None
         self._listeners: list[OnStatus] = []
 
     def info(self) -> dict[str, Any]:
         """Return what is loaded, or about to be, and why."""
         choice = self._choice
+        loaded = self._loaded is not None
+        problem = None if loaded else self._availability.known_problem()
         return {
             "model_id": self.config.model_id,
-            "loaded": self._loaded is not None,
-            "error": self._known_problem(),
+            "loaded": loaded,
+            "error": problem.message if problem else None,
             "weights": choice.format.name if choice else None,
             "reason": choice.reason if choice else None,
             "sequences": choice.sequences if choice else None,
@@ -135,42 +84,12 @@ class LazyModel:
         # During a load memory goes down; whether it is enough was settled before.
         if self._loaded is not None or self._choice is not None:
             return None
-        # Read once: a load in another thread may change it meanwhile.
-        probe = self._probe
-        if probe is not None and self.config.clock() < probe[0]:
-            return _again(probe[1])
-        try:
-            self._raise_remembered()
-            folder = find_model(self.config.model_id, self.config.revision)
-            if folder is None:
-                raise self._why_missing()
-            self._choose(folder)
-        except EngineUnavailable as exc:
-            named = self._named(exc)
-            self._keep(named)
-            return _again(named)
-        return None
-
-    def _keep(self, problem: EngineUnavailable) -> None:
-        # How far a download is, is worth asking each time; the disk and /proc are not.
-        if problem.code != "model_downloading":
-            self._probe = (self.config.clock() + PROBE_CACHE_S, problem)
-
-    def _known_problem(self) -> str | None:
-        if self._loaded is not None:
-            return None
-        probe = self._probe
-        known = self._download.state() or (probe[1] if probe else None)
-        return known.message if known else None
+        return self._availability.probe(self._choose)
 
     def prepare(self) -> None:
         """Start the download of a missing model, unless one runs or has just failed."""
-        config = self.config
-        if self._loaded is not None or is_path(config.model_id):
-            return
-        if find_model(config.model_id, config.revision) is None:
-            self._download.start(config.model_id, revision=config.revision, token=config.hf_token)
-            self._probe = None
+        if self._loaded is None:
+            self._availability.prepare()
 
     def get(self) -> tuple[Any, Any]:
         """Return (model, tokenizer).
@@ -184,7 +103,7 @@ class LazyModel:
             with self._lock:
                 loaded = self._loaded
                 if loaded is None:
-                    with self._failures_kept():
+                    with self._remembering():
                         loaded = self._loaded = self._load()
                     self._last_use_s = self.config.clock()
         return loaded
@@ -198,8 +117,8 @@ class LazyModel:
         loaded = self._loaded
         if loaded is not None:
             return loaded[1]
-        with self._failures_kept():
-            folder = self._folder()
+        with self._remembering():
+            folder = self._availability.folder()
             # During a load memory goes down; whether it is enough was settled before.
             if self._choice is None:
                 self._choose(folder)
@@ -214,10 +133,10 @@ class LazyModel:
         """Return where the checkpoint is; once the tokenizer is there."""
         return self._checkpoint[0] if self._checkpoint else Path(self.config.model_id)
 
-    def room(self) -> DecodeLimits:
+    def decode_limits(self) -> DecodeLimits:
         """Return how many generations the memory is for, and what is kept of ended ones.
 
-        To be asked once the model is loaded.
+        True once the model is loaded.
         """
         choice = self._choice
         return DecodeLimits(
@@ -228,11 +147,16 @@ class LazyModel:
             clock=self.config.clock,
         )
 
-    def forget_expired(self) -> list[Any]:
-        """Return what was kept of generations that ended more than `keep_s` ago, to be freed."""
+    def forget_expired(self) -> None:
+        """Free what was kept of generations that ended more than `keep_s` ago.
+
+        Giving a gigabyte back takes tenths of a second.
+        """
         loaded = self._loaded
+        # The first generation gives a model its decoder.
         decoder = getattr(loaded[0], ATTRIBUTE, None) if loaded else None
-        return decoder.forget_expired() if decoder else []
+        if decoder is not None:
+            decoder.forget_expired().clear()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -247,7 +171,7 @@ class LazyModel:
                 self._last_use_s = self.config.clock()
 
     def release_if_idle(self, idle_s: float) -> bool:
-        """Let the weights go if nobody used them for so long; True if that happened.
+        """Free the weights if they were not used for so long; True if that happened.
 
         The tokenizer stays: prompts are measured with it before anything is loaded.
         """
@@ -269,54 +193,29 @@ class LazyModel:
         return True
 
     @contextmanager
-    def _failures_kept(self) -> Iterator[None]:
-        """Remember a failure for the next ones who ask, and name the right settings in it."""
+    def _remembering(self) -> Iterator[None]:
         try:
-            yield
+            with self._availability.remembering():
+                yield
         except EngineUnavailable as exc:
-            named = self._named(exc)
-            if named.code == "model_load_failed" and not self._remembers():
-                self._failure = (self.config.clock() + FAILED_LOAD_RETRY_S, named)
+            if exc.code == "model_load_failed":
+                # The files may be mended before the next load, the headers with them.
                 self._checkpoint = None
-            self._keep(named)
-            raise named from exc.__cause__
-
-    def _named(self, error: EngineUnavailable) -> EngineUnavailable:
-        """Return the error in terms of this model's own variables."""
-        if self.config.setting == "V4_MODEL_ID":
-            return error
-        message = error.message.replace("V4_MODEL_ID", self.config.setting)
-        message = message.replace("V4_WEIGHTS", "TORCH_DTYPE")
-        return EngineUnavailable(message, code=error.code, retry_after_s=error.retry_after_s)
+            raise
 
     @contextmanager
-    def listening(self, tell: OnStatus) -> Iterator[None]:
-        """Tell `tell` about a load that goes on meanwhile, also one that another caller started."""
-        self._listeners.append(tell)
+    def listening(self, on_status: OnStatus) -> Iterator[None]:
+        """Call `on_status` with the progress of any load that runs during the block."""
+        self._listeners.append(on_status)
         try:
             yield
         finally:
-            self._listeners.remove(tell)
+            self._listeners.remove(on_status)
 
     def _report(self, progress: float) -> None:
         log.info("model_loading", model_id=self.config.model_id, progress=progress)
-        for tell in tuple(self._listeners):
-            tell(Status("loading", progress=progress))
-
-    def _remembers(self) -> bool:
-        return self._failure is not None and self.config.clock() < self._failure[0]
-
-    def _raise_remembered(self) -> None:
-        failure = self._failure
-        if failure is not None and self._remembers():
-            raise _again(failure[1])
-
-    def _why_missing(self) -> EngineUnavailable:
-        if is_path(self.config.model_id):
-            return missing_folder()
-        return self._download.state() or EngineUnavailable(
-            "The model is not downloaded yet: the first request for it starts the download."
-        )
+        for on_status in tuple(self._listeners):
+            on_status(Status("loading", progress=progress))
 
     def _choose(self, folder: Path) -> Choice:
         """Compare what the checkpoint needs with what is there (C12)."""
@@ -340,24 +239,11 @@ class LazyModel:
             ),
             sequences=config.sequences,
             formats=formats,
-            native=lambda: has_native_kernels(config),
         )
 
     def _context_of(self, checkpoint: Checkpoint) -> int:
         own = int(checkpoint.config.get("max_position_embeddings") or DEFAULT_CONTEXT_TOKENS)
         return min(own, self.config.context_tokens or own)
-
-    def _folder(self) -> Path:
-        """Return the checkpoint's folder; a missing one begins to be downloaded."""
-        config = self.config
-        self._probe = None
-        self._raise_remembered()
-        folder = find_model(config.model_id, config.revision)
-        if folder is not None:
-            return folder
-        if is_path(config.model_id):
-            raise missing_folder()
-        raise self._download.start(config.model_id, revision=config.revision, token=config.hf_token)
 
     def _read_tokenizer(self, folder: Path) -> Any:
         with self._tokenizer_lock:
@@ -368,7 +254,7 @@ class LazyModel:
     def _load(self) -> tuple[Any, Any]:
         """Check everything that can be checked, then load. The caller holds the lock."""
         config = self.config
-        folder = self._folder()
+        folder = self._availability.folder()
         try:
             choice = self._choice = self._choose(folder)
             self._report(0.0)
@@ -395,8 +281,3 @@ class LazyModel:
         )
         self._report(1.0)
         return model, tokenizer
-
-
-def _again(error: EngineUnavailable) -> EngineUnavailable:
-    """Return a copy to raise: raising the kept one again would pile up tracebacks."""
-    return EngineUnavailable(error.message, code=error.code, retry_after_s=error.retry_after_s)

@@ -1,6 +1,6 @@
 """Makes a request fit a model, and says early why it cannot: with a tokenizer, without weights.
 
-It knows what a request may ask; loading and generation are elsewhere.
+It knows which requests are possible; loading and generation are elsewhere.
 """
 
 from __future__ import annotations
@@ -27,11 +27,7 @@ def check_fields(request: GenerateRequest, *, reads_images: bool) -> None:
     Raises:
         Unsupported: naming the field.
     """
-    if request.images and not reads_images:
-        raise Unsupported(
-            "This model reads no images: set VISION_MODEL_ID to a model of the VISION role.",
-            param="messages",
-        )
+    check_images(request, reads_images=reads_images)
     if request.tool_choice == "required" and not request.tools:
         raise Unsupported("A call is required, but there are no tools.", param="tool_choice")
     if request.stop and _held_schema(request) is not None:
@@ -41,13 +37,26 @@ def check_fields(request: GenerateRequest, *, reads_images: bool) -> None:
         )
 
 
+def check_images(request: GenerateRequest, *, reads_images: bool) -> None:
+    """Refuse images where the model cannot see any.
+
+    Raises:
+        Unsupported: naming the setting to change.
+    """
+    if request.images and not reads_images:
+        raise Unsupported(
+            "This model reads no images: set VISION_MODEL_ID to a model of the VISION role.",
+            param="messages",
+        )
+
+
 def thinking_of(request: GenerateRequest) -> bool | None:
     """Return whether the model may think: never where its output is held to a schema."""
     return False if _held_schema(request) is not None else request.thinking
 
 
 def needs_vocabulary(request: GenerateRequest) -> bool:
-    """Tell whether tokens must be known as bytes."""
+    """Return whether tokens must be known as bytes."""
     held = request.json_schema is not None or bool(request.tools)
     return held or request.top_logprobs is not None
 
@@ -87,7 +96,7 @@ def constraint_of(
         vocabulary,
         call_schema(request.tools),
         max_tokens=request.max_tokens,
-        closing=tokens_of(tokenizer, CALL_END),
+        end_tag=tokens_of(tokenizer, CALL_END),
         parallel=request.parallel_tool_calls,
         thinking=thinking,
     )
@@ -99,7 +108,7 @@ def check_constraint(request: GenerateRequest, vocabulary: Vocabulary, tokenizer
     Raises:
         Unsupported: as `constraint_of`, with `param`.
     """
-    from app.engine.structured.completion import compile_grammar
+    from app.engine.structured.schema_grammar import compile_grammar
 
     param = "response_format" if _tools_do_not_matter(request) else "tools"
     try:
@@ -109,7 +118,7 @@ def check_constraint(request: GenerateRequest, vocabulary: Vocabulary, tokenizer
     except Unsupported as exc:
         if exc.code == "budget_too_small":
             param = "max_tokens"
-        raise Unsupported(exc.message, code=exc.code, param=param) from exc
+        raise exc.copy(param=param) from exc
 
 
 def fit_request(

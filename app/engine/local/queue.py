@@ -22,7 +22,7 @@ class Ticket:
         self._queue = queue
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._told: int | None = None
+        self._last_position: int | None = None
 
     @property
     def position(self) -> int | None:
@@ -34,12 +34,12 @@ class Ticket:
 
         None means that the slot is held. The first call never waits.
         """
-        while (position := self.position) is not None and position == self._told:
+        while (position := self.position) is not None and position == self._last_position:
             self._changed.clear()
             # The position is read again after the event is cleared, or a change would be lost.
             if self.position == position:
                 await self._changed.wait()
-        self._told = position
+        self._last_position = position
         return position
 
     def release(self) -> None:
@@ -50,7 +50,7 @@ class Ticket:
         try:
             self._loop.call_soon_threadsafe(self._changed.set)
         except RuntimeError:
-            # Its loop was closed under it: nobody will ever take this place.
+            # Its loop was closed under it: this place will never be taken.
             return False
         return True
 

@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 import structlog
 
 from app.core.errors import EngineUnavailable, Unsupported
-from app.engine.base import Fitted, GenerateRequest, Message, Tool
+from app.engine.base import Fitted, GenerateRequest, Message
+from app.engine.checkpoints.config import ModelConfig
 from app.engine.checkpoints.files import find_model, missing_folder
 from app.engine.checkpoints.load import FAILED_LOAD_RETRY_S
-from app.engine.local.lazy_model import ModelConfig
+from app.engine.local.model_service import ModelService
+from app.engine.local.preflight import thinking_of
 from app.engine.local.vision_inputs import encode, placed_in, prompt_tokens, read_processor
-from app.services.model_loader_v4 import ModelServiceV4
 
 VISION_MODEL_ID = "Qwen/Qwen3-VL-2B-Thinking"
 # The model's own 262,144 tokens would need 62 GB of key-value cache.
@@ -29,20 +30,21 @@ _NOT_INPUTS = ("input_ids", "attention_mask")
 log = structlog.get_logger(__name__)
 
 
-class VisionModel(ModelServiceV4):
+class VisionModel(ModelService):
     """`VISION_MODEL_ID`: a class-level singleton of its own; a subclass is one more."""
 
     reads_images: ClassVar[bool] = True
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "model_id": VISION_MODEL_ID,
+        "auto_class": "AutoModelForImageTextToText",
+        "context_tokens": CONTEXT_TOKENS,
+        "setting": "VISION_MODEL_ID",
+    }
     _kept_processor: ClassVar[tuple[Any, Any] | None] = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls._kept_processor = None
-        cls.configure(**_DEFAULTS)
 
     @classmethod
     def get_model(cls) -> tuple[Any, Any]:
-        """Return (model, tokenizer), as `ModelServiceV4.get_model`, and have the processor ready.
+        """Return (model, tokenizer), as `ModelService.get_model`, and have the processor ready.
 
         Raises:
             EngineUnavailable: also when the checkpoint cannot read images.
@@ -52,70 +54,8 @@ class VisionModel(ModelServiceV4):
         return model, tokenizer
 
     @classmethod
-    def _encode(
-        cls,
-        model: Any,
-        tokenizer: Any,
-        messages: Sequence[Message],
-        *,
-        images: Sequence[bytes],
-        max_tokens: int,
-        tools: Sequence[Tool],
-        thinking: bool | None,
-    ) -> tuple[list[int], dict[str, Any]]:
-        """Return the ids of the prompt and the tensors of its images.
-
-        Of Qwen's models: pixel_values (patches, values) float32; image_grid_thw (images, 3) int64,
-        in patches; mm_token_type_ids (1, prompt_tokens) int64, 1 where an image stands.
-
-        Raises:
-            Unsupported: context_length_exceeded, invalid_image, image_not_placed.
-        """
-        if not images:
-            return super()._encode(
-                model,
-                tokenizer,
-                messages,
-                images=(),
-                max_tokens=max_tokens,
-                tools=tools,
-                thinking=thinking,
-            )
-        _check_placed(messages, len(images))
-        encoded = encode(
-            cls._processor(tokenizer), messages, images, tools=tools, thinking=thinking
-        )
-        ids = encoded["input_ids"][0].tolist()
-        context = cls._lazy.context_tokens()
-        if len(ids) + max_tokens > context:
-            raise Unsupported(
-                f"The prompt with its images is {len(ids)} tokens long, and with {max_tokens} of "
-                f"answer does not fit in the model's context of {context}: send fewer images or a "
-                "shorter text, or lower max_tokens.",
-                code="context_length_exceeded",
-                param="messages",
-            )
-        tensors = {name: value for name, value in encoded.items() if name not in _NOT_INPUTS}
-        return ids, {name: value.to(model.device) for name, value in tensors.items()}
-
-    @classmethod
-    def _prompt_tokens(
-        cls,
-        tokenizer: Any,
-        messages: Sequence[Message],
-        *,
-        images: Sequence[bytes],
-        tools: Sequence[Tool],
-        thinking: bool | None,
-    ) -> int:
-        """Return how long the prompt of `_encode` will be; the images are measured, not decoded."""
-        return prompt_tokens(
-            cls._processor(tokenizer), messages, images, tools=tools, thinking=thinking
-        )
-
-    @classmethod
     def fit(cls, request: GenerateRequest, *, may_drop: bool = False) -> Fitted:
-        """As `ModelServiceV4.fit`; the images of messages that were dropped go with them.
+        """As `ModelService.fit`; the images of messages that were dropped go with them.
 
         Raises:
             Unsupported: also image_not_placed, invalid_image.
@@ -127,21 +67,58 @@ class VisionModel(ModelServiceV4):
         return replace(fitted, request=_without_unplaced(fitted.request))
 
     @classmethod
+    def _encode(
+        cls, model: Any, tokenizer: Any, request: GenerateRequest
+    ) -> tuple[list[int], dict[str, Any]]:
+        """Return the ids of the prompt and the tensors of its images.
+
+        Of Qwen's models: pixel_values (patches, values) float32; image_grid_thw (images, 3) int64,
+        in patches; mm_token_type_ids (1, prompt_tokens) int64, 1 where an image stands.
+
+        Raises:
+            Unsupported: context_length_exceeded, invalid_image, image_not_placed.
+        """
+        if not request.images:
+            return super()._encode(model, tokenizer, request)
+        _check_placed(request.messages, len(request.images))
+        encoded = encode(
+            cls._processor(tokenizer),
+            request.messages,
+            request.images,
+            tools=request.tools,
+            thinking=thinking_of(request),
+        )
+        ids = encoded["input_ids"][0].tolist()
+        context = cls._lazy.context_tokens()
+        if len(ids) + request.max_tokens > context:
+            raise Unsupported(
+                f"The prompt with its images is {len(ids)} tokens long, and with "
+                f"{request.max_tokens} of answer does not fit in the model's context of {context}: "
+                "send fewer images or a shorter text, or lower max_tokens.",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        tensors = {name: value for name, value in encoded.items() if name not in _NOT_INPUTS}
+        return ids, {name: value.to(model.device) for name, value in tensors.items()}
+
+    @classmethod
+    def _prompt_tokens(cls, tokenizer: Any, request: GenerateRequest) -> int:
+        """Return how long the prompt of `_encode` will be; the images are measured, not decoded."""
+        return prompt_tokens(
+            cls._processor(tokenizer),
+            request.messages,
+            request.images,
+            tools=request.tools,
+            thinking=thinking_of(request),
+        )
+
+    @classmethod
     def _processor(cls, tokenizer: Any) -> Any:
         kept = cls._kept_processor
         if kept is None or kept[0] is not tokenizer:
             processor = _read_processor(cls._lazy.config, tokenizer)
             kept = cls._kept_processor = (tokenizer, processor)
         return kept[1]
-
-
-_DEFAULTS: Mapping[str, Any] = {
-    "model_id": VISION_MODEL_ID,
-    "auto_class": "AutoModelForImageTextToText",
-    "context_tokens": CONTEXT_TOKENS,
-    "setting": "VISION_MODEL_ID",
-}
-VisionModel.configure(**_DEFAULTS)
 
 
 def _read_processor(config: ModelConfig, tokenizer: Any) -> Any:

@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.core.errors import Unsupported
-from app.engine.base import Message, Tool
+from app.engine.base import MAX_CONTENT_CHARS, Message, Tool
 from app.engine.prompting.template import render, tokens_of
+from app.engine.text.cut import cut_at_sentence
 from app.engine.text.output_parser import THINK
-from app.engine.text.sentences import cut_at_sentence
 
 __all__ = ["encode_prompt", "end_ids", "fit_messages", "opens_thoughts", "render"]
 
-MAX_CONTENT_CHARS = 10_000
 MIN_CUT_CHARS = 200
 _CUTS = 12
 # A quarter of the context is kept for the answer while old messages can make room.

@@ -58,17 +58,17 @@ def instructions(tools: Sequence[Tool]) -> str:
 def in_plain_words(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
     """Return the conversation for a template that knows no tools.
 
-    Tools are told of in a system message, calls are the JSON that was asked for, and results come
+    Tools are described in a system message, calls are the JSON that was asked for, and results come
     from the user.
     """
     names = {call.id: call.name for message in messages for call in message.tool_calls}
     plain = [_plain(message, names) for message in messages]
     if not tools:
         return plain
-    told = instructions(tools)
+    described = instructions(tools)
     if plain and plain[0].role == "system":
-        return [replace(plain[0], content=f"{plain[0].content}\n\n{told}"), *plain[1:]]
-    return [Message("system", told), *plain]
+        return [replace(plain[0], content=f"{plain[0].content}\n\n{described}"), *plain[1:]]
+    return [Message("system", described), *plain]
 
 
 def call_schema(tools: Sequence[Tool]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Kernels:
     """What this machine does fast; everything else has a correct, slower way.
 
     `weight_only`: the int8 and int4 kernels are vectorised. `int4_block`: how many outputs the int4
-    kernel's layout interleaves. `int_matmul`: int8 products have their instruction (VNNI, AMX),
+    kernel's layout interleaves. `int_matmul`: int8 matmuls have their instruction (VNNI, AMX),
     without which they may saturate. `dense`: the type in which unpacked blocks are multiplied.
     `native`: there are kernels of our own, with AMX or with VNNI alone; "" for torch's only.
     """

@@ -1,7 +1,7 @@
 """Linear layers with int8 or int4 weights; they stand in for nn.Linear.
 
 Where there are kernels of our own they do all of it, see native/. Of torch's, few rows (decoding)
-go through those that read the least memory, and many rows (a prompt) through int8 x int8 products.
+go through those that read the least memory, and many rows (a prompt) through int8 x int8 matmuls.
 The layers take what other types they are given and give it back, and do not know where their
 numbers come from: see quantize.py.
 """
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from app.engine.quantized.int4_layout import GROUP, pack_int4, unpack_int4
-from app.engine.quantized.int8_matmul import int8_product
+from app.engine.quantized.int8_matmul import int8_matmul
 from app.engine.quantized.kernels import Kernels, find_kernels
 from app.engine.quantized.native import matmul as native
 
-# The time of the weight-only kernels grows with each row, that of int8 products hardly with the
+# The time of the weight-only kernels grows with each row, that of int8 matmuls hardly with the
 # first dozens: 3,072 -> 3,072, 4 rows 0.85 against 0.74 ms, 8 rows 1.65 against 0.76.
 FEW_ROWS = 4
 # From here on, making bfloat16 blocks of int4 weights costs less than the int4 kernel.
@@ -45,12 +45,12 @@ class _Packed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, in) to (…, out), of the same type."""
-        out = self._product(x.reshape(-1, self.in_features)).to(x.dtype)
+        out = self._matmul(x.reshape(-1, self.in_features)).to(x.dtype)
         if self.bias is not None:
             out = out + self.bias.to(x.dtype)
         return out.view(*x.shape[:-1], -1)
 
-    def _product(self, rows: Tensor) -> Tensor:
+    def _matmul(self, rows: Tensor) -> Tensor:
         """Map (rows, in) to (rows, out)."""
         raise NotImplementedError
 
@@ -88,10 +88,10 @@ class Int8Linear(_Packed):
         """Return (out, in) int8 levels as the kernels here want them."""
         return native.pack_int8(levels) if self.native else levels
 
-    def _product(self, rows: Tensor) -> Tensor:
+    def _matmul(self, rows: Tensor) -> Tensor:
         if self.native:
             amx = self.kernels.native == "amx"
-            return native.int8_product(rows, self.packed, self.scales.float(), amx=amx)
+            return native.int8_matmul(rows, self.packed, self.scales.float(), amx=amx)
         few = FEW_ROWS if self.kernels.int_matmul else DENSE_ROWS
         if self.kernels.weight_only and rows.shape[0] <= few:
             # With float32 activations the kernel takes a scalar path, 9 times slower.
@@ -100,7 +100,7 @@ class Int8Linear(_Packed):
             )
             return made
         if self.kernels.int_matmul:
-            return int8_product(rows, self.packed, self.scales)
+            return int8_matmul(rows, self.packed, self.scales)
         return _in_blocks(rows, self.out_features, self._blocks(self.packed))
 
     def _blocks(self, packed: Tensor) -> Iterator[Tensor]:
@@ -116,7 +116,7 @@ class Int4Linear(_Packed):
     """A linear layer of 4-bit levels: weight = (level - 8) * scale + zero, for groups of inputs.
 
     packed: (out, in / 2) uint8, of `pack` · scales_and_zeros: (in / 128, out, 2) bfloat16 ·
-    bias: (out,) bfloat16 · int8_copy: the same weights in int8, which multiply many rows faster.
+    bias: (out,) bfloat16
     """
 
     packed: Tensor
@@ -128,7 +128,6 @@ class Int4Linear(_Packed):
         out_features: int,
         bias: bool = False,
         *,
-        int8_copy: bool = False,
         kernels: Kernels | None = None,
         device: str = "cpu",
     ) -> None:
@@ -137,11 +136,6 @@ class Int4Linear(_Packed):
         self.register_buffer("packed", torch.empty(shape, dtype=torch.uint8, device=device))
         groups = in_features // GROUP
         self.register_buffer("scales_and_zeros", _bfloat16(groups, out_features, 2, device=device))
-        self.int8_copy = (
-            Int8Linear(in_features, out_features, kernels=self.kernels, device=device)
-            if int8_copy
-            else None
-        )
 
     @property
     def block(self) -> int:
@@ -154,21 +148,17 @@ class Int4Linear(_Packed):
             return native.pack_int4(levels)
         return pack_int4(levels, self.kernels.int4_block)
 
-    def _product(self, rows: Tensor) -> Tensor:
-        count = rows.shape[0]
+    def _matmul(self, rows: Tensor) -> Tensor:
         if self.kernels.native:
             amx = self.kernels.native == "amx"
-            return native.int4_product(rows, self.packed, self.scales_and_zeros, amx=amx)
-        if self.int8_copy is not None and count > FEW_ROWS:
-            product: Tensor = self.int8_copy(rows)
-        elif self.kernels.weight_only and count < DENSE_ROWS:
+            return native.int4_matmul(rows, self.packed, self.scales_and_zeros, amx=amx)
+        if self.kernels.weight_only and rows.shape[0] < DENSE_ROWS:
             # As in int8: bfloat16 activations only.
-            product = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            made: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
                 rows.to(torch.bfloat16).contiguous(), self.packed, GROUP, self.scales_and_zeros
             )
-        else:
-            product = _in_blocks(rows, self.out_features, self._blocks())
-        return product
+            return made
+        return _in_blocks(rows, self.out_features, self._blocks())
 
     def _blocks(self) -> Iterator[Tensor]:
         """Yield the weights as (in, some outputs), in the type that is fast here."""

@@ -1,7 +1,7 @@
 """The answer of an OpenAI-compatible server as our items.
 
-Knows what its chunks mean to the request they answer; not who is asked, nor what to do when that
-fails.
+Knows what its chunks mean to the request they answer; not which server sent them, nor what
+happens when it fails.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ async def read_answer(
                 for item in answer.take(chunk):
                     yield item
     except httpx.RequestError:
-        # With its reason told, the answer is whole; only the count of its tokens may be missing.
+        # With its reason the answer is whole; only the count of its tokens may be missing.
         if answer.reason is None:
             raise
     if answer.reason is None:
         raise failed("The model server ended its answer without saying why; try again.")
-    for item in await answer.rest():
+    for item in await answer.finish():
         yield item
 
 
@@ -106,7 +106,7 @@ class _Answer:
             self.reason = _reason(str(choice["finish_reason"]))
         return self._announced(items)
 
-    async def rest(self) -> list[Item]:
+    async def finish(self) -> list[Item]:
         """Return what is left once the stream has ended, the `Finish` included."""
         reason = self.reason or "stop"
         ends = [*self._parser.feed(self._characters.flush()), *self._parser.flush()]
@@ -160,7 +160,7 @@ class _Answer:
         return [ToolCallPart(index, arguments, id=call_id, name=str(name))]
 
     def _checked(self, items: list[Item]) -> list[Item]:
-        """Take every text through the JSON that was asked for, if any was."""
+        """Take every text through the JSON repair, if JSON is wanted."""
         if self._json is None:
             return items
         checked: list[Item] = []
@@ -185,10 +185,10 @@ class _Answer:
         return items
 
 
-def _reason(told: str) -> FinishReason:
-    if told in _REASONS:
-        return _REASONS[told]
-    if told == "content_filter":
+def _reason(given: str) -> FinishReason:
+    if given in _REASONS:
+        return _REASONS[given]
+    if given == "content_filter":
         raise failed("The model server's content filter stopped the answer.")
     raise failed("The model server broke the answer off; try again.")
 
@@ -199,8 +199,8 @@ def _count(usage: dict[str, Any], key: str) -> int:
 
 
 def _logprobs(choice: dict[str, Any]) -> tuple[TokenLogprob, ...]:
-    told = choice.get("logprobs")
-    content = told.get("content") if isinstance(told, dict) else None
+    logprobs = choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
     tokens = []
     for token in content if isinstance(content, list) else ():
         if isinstance(token, dict):

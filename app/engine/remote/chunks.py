@@ -79,7 +79,7 @@ def joined(text: str) -> str:
 class _Bounded:
     """A response as `EventSource` reads it, which no endless event can fill the memory with.
 
-    `chars`: how many came since somebody last set it to 0.
+    `chars`: how many came since it was last set to 0.
     """
 
     def __init__(self, response: httpx.Response) -> None:

@@ -1,7 +1,7 @@
 """The engine that has another server write: vLLM, SGLang, llama.cpp, Ollama, another of us.
 
 Any server that speaks OpenAI's chat completions, or several that serve the same model. It cannot
-count that model's tokens and keeps nothing between requests but who is up.
+count that model's tokens, and keeps nothing between requests but which servers are up.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class RemoteEngine:
         return self._given or self._replicas.model or "remote"
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Item, None]:
-        """Yield the answer of a replica; another one is asked when the first fails before it.
+        """Yield the answer of a replica; another gets the request if it fails before any text.
 
         Raises:
             EngineUnavailable: `upstream_unavailable`, `upstream_unauthorized` or
@@ -82,21 +82,21 @@ class RemoteEngine:
             GenerationFailed: `upstream_failed`.
         """
         tried: list[Replica] = []
-        told: set[str] = set()
+        seen_stages: set[str] = set()
         begun = False
         problem: AppError | None = None
         replica = self._replicas.choose()
         while replica is not None:
             tried.append(replica)
             try:
-                async with aclosing(self._ask(replica, request)) as items:
+                async with aclosing(self._send(replica, request)) as items:
                     async for item in items:
                         if not isinstance(item, Status):
                             begun = True
-                        elif item.stage in told:
+                        elif item.stage in seen_stages:
                             continue
                         else:
-                            told.add(item.stage)
+                            seen_stages.add(item.stage)
                         yield item
                 return
             except AppError as error:
@@ -104,7 +104,7 @@ class RemoteEngine:
                     raise _broken(error) from error
                 if error.code not in _ELSEWHERE:
                     raise
-                # That somebody is busy says more than that somebody else is gone.
+                # A busy replica says more than one that is gone.
                 if problem is None or isinstance(error, Overloaded):
                     problem = error
                 replica = await self._next(tried, error)
@@ -123,11 +123,11 @@ class RemoteEngine:
         return Fitted(request)
 
     def facts(self) -> dict[str, str]:
-        """Nothing: the server does not tell how it runs the model."""
+        """Nothing: the server does not say how it runs the model."""
         return {}
 
     def info(self) -> dict[str, Any]:
-        """Return what is known of the servers without asking, for `/health`."""
+        """Return what is known of the servers without a request to them, for `/health`."""
         problem = self._replicas.known_problem()
         return {
             "model_id": self.model,
@@ -142,6 +142,9 @@ class RemoteEngine:
     async def prepare(self) -> None:
         """Nothing to prepare here."""
 
+    async def load(self) -> None:
+        """Nothing to load here."""
+
     async def maintain(self) -> None:
         """Check the replicas' health until cancelled."""
         await self._replicas.watch()
@@ -151,7 +154,7 @@ class RemoteEngine:
         await self._client.aclose()
 
     async def _next(self, tried: list[Replica], error: AppError) -> Replica | None:
-        """Return whom to ask after an error: another replica, or an only one once more."""
+        """Return the replica to try after an error: another one, or an only one once more."""
         if other := self._replicas.choose(tried):
             return other
         # A server that was silent for a whole timeout gets no second load of the same work.
@@ -161,7 +164,7 @@ class RemoteEngine:
             return tried[0]
         return None
 
-    async def _ask(self, replica: Replica, request: GenerateRequest) -> AsyncGenerator[Item, None]:
+    async def _send(self, replica: Replica, request: GenerateRequest) -> AsyncGenerator[Item, None]:
         with self._replicas.busy(replica):
             try:
                 model = self._given or await self._replicas.model_of(replica)

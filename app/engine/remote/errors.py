@@ -142,10 +142,10 @@ def _told(body: Any) -> tuple[str, str]:
     error = body.get("error") or body.get("detail") or body
     if isinstance(error, list):
         # Not the whole entries: `input` repeats what was sent, the prompt included.
-        told = [item for item in error if isinstance(item, dict)]
-        places = (".".join(str(part) for part in item.get("loc", ())) for item in told)
+        problems = [item for item in error if isinstance(item, dict)]
+        places = (".".join(str(part) for part in item.get("loc", ())) for item in problems)
         return "", "; ".join(
-            f"{place}: {item.get('msg', '')}" for place, item in zip(places, told, strict=True)
+            f"{place}: {item.get('msg', '')}" for place, item in zip(places, problems, strict=True)
         )
     if isinstance(error, dict):
         code = f"{error.get('code') or ''} {error.get('type') or ''}"

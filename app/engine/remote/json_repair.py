@@ -14,7 +14,8 @@ from typing import Any
 import structlog
 
 from app.core.errors import AppError
-from app.engine.structured.completion import JsonCompleter, compile_grammar, required_names
+from app.engine.structured.completion import JsonCompleter
+from app.engine.structured.schema_grammar import compile_grammar, required_names
 from app.engine.text.compact_json import CompactJson
 from app.engine.text.tool_call_text import Nesting
 
@@ -70,9 +71,9 @@ class JsonText:
         so_far = _spelled_plainly("".join(self._shown)).encode("utf-8", "replace")
         for schema in self._schemas:
             try:
-                closer = JsonCompleter(compile_grammar(schema), required=required_names(schema))
-                if closer.take(so_far):
-                    return closer.closing().decode()
+                completer = JsonCompleter(compile_grammar(schema), required=required_names(schema))
+                if completer.take(so_far):
+                    return completer.completion().decode()
             except AppError as error:
                 log.warning("json_not_closed", code=error.code)
         return self._held
@@ -83,7 +84,7 @@ class JsonText:
         fence = _FENCE.match(text)
         bare = fence.end() if fence else len(text) - len(text.lstrip())
         if self._opening is None:
-            # Anything might be the value; a fence is told from it by its third character.
+            # Anything might be the value; a fence differs from it by its third character.
             return bare if text[bare:] and not "```".startswith(text[bare:]) else None
         if text[bare : bare + 1] == self._opening:
             return bare

@@ -1,6 +1,6 @@
 """Several servers of one model: which of them serve now, and which gets the next request.
 
-Knows addresses, health and load; not what is asked of a server.
+Knows addresses, health and load; not what the requests say.
 """
 
 from __future__ import annotations
@@ -129,17 +129,18 @@ class Replicas:
         """Give a replica no requests until it answers a health check, or for a while."""
         if replica.problem is None:
             log.warning("replica_down", replica=replica.label, code=problem.code)
-        replica.problem = _copy(problem)
+        # What was raised holds on to its traceback, and so to a prompt.
+        replica.problem = problem.copy()
         replica.down_until_s = time.monotonic() + DOWN_S
 
     def known_problem(self) -> EngineUnavailable | None:
-        """Return why no replica can serve as far as is known; asks nobody."""
+        """Return why no replica can serve as far as is known; sends nothing."""
         if any(replica.up for replica in self._all):
             return None
-        return _copy(self._all[0].problem or unavailable())
+        return (self._all[0].problem or unavailable()).copy()
 
     async def problem(self) -> EngineUnavailable | None:
-        """Return why no replica can serve, asking them if that is not known from just before."""
+        """Return why no replica can serve, probing them unless that was known a moment ago."""
         async with self._probing:
             now_s = time.monotonic()
             if any(item.up and now_s - item.seen_s < FRESH_S for item in self._all):
@@ -169,11 +170,11 @@ class Replicas:
         if replica.model is None:
             await self.probe(replica)
         if replica.model is None:
-            raise _copy(replica.problem or model_missing())
+            raise (replica.problem or model_missing()).copy()
         return replica.model
 
     async def probe(self, replica: Replica) -> None:
-        """Ask a replica for its models, and note whether it is up."""
+        """Request a replica's list of models, and note whether it is up."""
         try:
             async with (
                 asyncio.timeout(PROBE_TIMEOUT_S),
@@ -205,13 +206,6 @@ class Replicas:
                     break
             for left in probes:
                 left.cancel()
-
-
-def _copy(problem: EngineUnavailable) -> EngineUnavailable:
-    """Return a new one: what was raised holds on to its traceback, and so to a prompt."""
-    return EngineUnavailable(
-        problem.message, code=problem.code, retry_after_s=problem.retry_after_s
-    )
 
 
 def _fresh_down(replica: Replica, now_s: float) -> bool:

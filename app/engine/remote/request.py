@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from app.core.errors import Unsupported
-from app.engine.base import GenerateRequest, Message, Tool
-from app.engine.prompting.fit import MAX_CONTENT_CHARS
+from app.engine.base import MAX_CONTENT_CHARS, GenerateRequest, Message, Tool
 from app.engine.structured.schema_budget import fit_schema
-from app.engine.text.sentences import cut_at_sentence
+from app.engine.text.cut import cut_at_sentence
 
-# How JSON is asked for: held to the schema, merely JSON, or by words alone.
+# How JSON is requested: held to the schema, merely JSON, or by words alone.
 JsonForm = Literal["json_schema", "json_object", "words"]
 JSON_FORMS: tuple[JsonForm, ...] = ("json_schema", "json_object", "words")
 

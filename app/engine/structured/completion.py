@@ -2,20 +2,18 @@
 
 Works on bytes, beside the model's own matcher, so that a half-finished character, escape, number
 or keyword can be completed whatever tokens made it. It knows neither tokens nor models; llguidance
-is imported when the first grammar is compiled.
+is imported when the first completer is made.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from app.core.errors import Unsupported
 
-MAX_CLOSING_BYTES = 20_000
+MAX_COMPLETION_BYTES = 20_000
 
 # Outside strings: whatever ends most, soonest; a comma ends a number where nothing else may.
 # Anything else follows in the order of its byte.
@@ -23,10 +21,6 @@ _STRUCTURE = b'}],0123456789n"ft[{-:'
 # Inside a string that must not end yet.
 _FILLERS = b".0aA-:@ "
 _ELLIPSIS = "…".encode()
-# \b, \f, \r and \uXXXX spell control characters: allowed only where the schema's own texts hold
-# some. Lone surrogates llguidance never writes.
-_ESCAPES = '"\\nt'
-_RARE_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\([bfru])")
 _NUMBER = b"0123456789-.eE+"
 _BITS = tuple(tuple(bit for bit in range(8) if value >> bit & 1) for value in range(256))
 _QUOTE, _BACKSLASH = 0x22, 0x5C
@@ -55,56 +49,6 @@ def _byte_tokenizer() -> Any:
     from llguidance._tokenizer import TokenizerWrapper
 
     return LLTokenizer(TokenizerWrapper(_Bytes()))
-
-
-def compile_grammar(schema: Mapping[str, Any]) -> str:
-    """Return the llguidance grammar of compact JSON of that schema, without control characters.
-
-    Raises:
-        Unsupported: `unsupported_schema`, with what the grammar compiler says.
-    """
-    from llguidance import LLMatcher
-
-    # A schema may carry its own compiler options; a client's must not undo these.
-    clean = {key: value for key, value in schema.items() if key != "x-guidance"}
-    try:
-        text = json.dumps(clean, ensure_ascii=False)
-        options: Any = {
-            "whitespace_flexible": False,
-            "item_separator": ",",
-            "key_separator": ":",
-            "json_allowed_escapes": _ESCAPES + "".join(sorted(set(_RARE_ESCAPE.findall(text)))),
-        }
-        grammar = LLMatcher.grammar_from_json_schema(text, overrides=options)
-        problem = LLMatcher.validate_grammar(grammar)
-    except (ValueError, TypeError, RecursionError) as exc:
-        grammar, problem = "", str(exc)
-    if not grammar or (problem and not problem.startswith("WARNING")):
-        raise Unsupported(
-            f"The JSON schema cannot be honoured: {problem.strip()[:300]}",
-            code="unsupported_schema",
-        )
-    return str(grammar)
-
-
-def required_names(schema: object) -> tuple[str, ...]:
-    """Return every name that any object of the schema requires, each once, in their order."""
-    names: dict[str, None] = {}
-    for node in _nodes(schema):
-        required = node.get("required")
-        if isinstance(required, list):
-            names.update((name, None) for name in required if isinstance(name, str))
-    return tuple(names)
-
-
-def _nodes(schema: object) -> Iterator[Mapping[str, Any]]:
-    if isinstance(schema, Mapping):
-        yield schema
-        for value in schema.values():
-            yield from _nodes(value)
-    elif isinstance(schema, list | tuple):
-        for value in schema:
-            yield from _nodes(value)
 
 
 class JsonCompleter:
@@ -177,7 +121,7 @@ class JsonCompleter:
         elif byte == _QUOTE:
             self._in_string = False
 
-    def closing(self) -> bytes:
+    def completion(self) -> bytes:
         """Return bytes that finish the text, as few as a greedy search finds.
 
         Open strings end at once, an empty one that may not be empty becomes an ellipsis, enums
@@ -185,12 +129,12 @@ class JsonCompleter:
         required members only.
 
         Raises:
-            Unsupported: `schema_too_long`, when that takes more than `MAX_CLOSING_BYTES`.
+            Unsupported: `schema_too_long`, when that takes more than `MAX_COMPLETION_BYTES`.
         """
         end = self.copy()
         written = bytearray()
         fillers = 0
-        while not end.complete and len(written) < MAX_CLOSING_BYTES:
+        while not end.complete and len(written) < MAX_COMPLETION_BYTES:
             step = bytes(end._matcher.compute_ff_bytes())
             if not step:
                 step = end._next(fillers)
@@ -209,7 +153,7 @@ class JsonCompleter:
         return bytes(written)
 
     def follow(self, old: bytes, data: bytes) -> bytes | None:
-        """Return a closing made of `old`, the closing before `data` was taken, if soon seen.
+        """Return a completion made of `old`, the completion before `data` was taken, if soon seen.
 
         It may be a few bytes longer than the shortest one; this is ten times as fast.
         """
@@ -238,7 +182,7 @@ class JsonCompleter:
         return [8 * place + bit for place, bits in enumerate(mask) if bits for bit in _BITS[bits]]
 
     def _next(self, fillers: int) -> bytes:
-        """Return the next bytes of the closing; empty when nothing may follow."""
+        """Return the next bytes of the completion; empty when nothing may follow."""
         if self._in_string and not self._escaped:
             for key in self._keys if self._empty and self._maybe_key else ():
                 if self.accepts(key + b":"):

@@ -1,9 +1,9 @@
 """Holds a generation to a JSON schema, and ends it inside its budget: a logits processor.
 
 llguidance says which tokens may come next. On top of that, every token that could open something
-new is allowed only if the shortest closing of the text after it still fits in what remains of the
-budget; when nothing else fits, that closing is all that is left. It knows nothing of models or
-threads; torch and llguidance are imported when the first schema arrives.
+new is allowed only if the shortest completion of the text after it still fits in what remains of
+the budget; when nothing else fits, that completion is all that is left. It knows nothing of models
+or threads; torch and llguidance are imported when the first schema arrives.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import GenerationFailed, Unsupported
-from app.engine.structured.completion import JsonCompleter, compile_grammar, required_names
+from app.engine.structured.completion import JsonCompleter
 from app.engine.structured.schema_budget import CHARS_PER_TOKEN, fit_schema
+from app.engine.structured.schema_grammar import compile_grammar, required_names
 
 if TYPE_CHECKING:
     import torch
@@ -110,7 +111,7 @@ class GrammarProcessor:
         grammar = compile_grammar(fitted)
         self._vocabulary = vocabulary
         self._matcher = LLMatcher(vocabulary.tokens, grammar, log_level=0)
-        self._closer = JsonCompleter(grammar, required=required_names(fitted))
+        self._completer = JsonCompleter(grammar, required=required_names(fitted))
         self._remaining = max_tokens
         self._seen: int | None = None
         self._ended = False
@@ -118,8 +119,8 @@ class GrammarProcessor:
         self._fragile = fragile
         self._slack = TEXT_SLACK_TOKENS + (len(vocabulary.encode(literal)) if literal else 0)
         self._start_with(written)
-        self._closing = self._closer.closing()
-        self._plan = vocabulary.encode(self._closing)
+        self._completion = self._completer.completion()
+        self._plan = vocabulary.encode(self._completion)
         if len(self._plan) > max_tokens:
             raise Unsupported(
                 f"The shortest object of the JSON schema takes {len(self._plan)} tokens: raise "
@@ -130,7 +131,7 @@ class GrammarProcessor:
     def _start_with(self, written: bytes) -> None:
         for token in self._vocabulary.encode(written):
             data = self._vocabulary.bytes_of(token)
-            if not self._matcher.consume_token(token) or not self._closer.take(data):
+            if not self._matcher.consume_token(token) or not self._completer.take(data):
                 raise Unsupported(
                     "What is written already does not fit the JSON schema.", code="no_grammar"
                 )
@@ -138,7 +139,7 @@ class GrammarProcessor:
     @property
     def complete(self) -> bool:
         """The text is a whole value of the schema, and nothing may follow it."""
-        return self._ended or (self._closer.complete and bool(self._matcher.is_stopped()))
+        return self._ended or (self._completer.complete and bool(self._matcher.is_stopped()))
 
     def advance(self, ids: Sequence[int]) -> None:
         """Take the tokens that are new in `ids`, the whole sequence; the first call sees a prompt.
@@ -163,22 +164,22 @@ class GrammarProcessor:
     def _take(self, token: int) -> None:
         if self.complete:
             return
-        if token in self._vocabulary.eos_ids and self._closer.complete:
+        if token in self._vocabulary.eos_ids and self._completer.complete:
             self._ended = True
             return
         data = self._vocabulary.bytes_of(token)
-        if not self._matcher.consume_token(token) or not self._closer.take(data):
+        if not self._matcher.consume_token(token) or not self._completer.take(data):
             raise GenerationFailed("The model left the grammar of the JSON schema.")
         self._remaining -= 1
         followed = self._plan[1:] if self._plan and self._plan[0] == token else None
-        closing = self._closer.follow(self._closing, data)
-        if closing is not None:
-            self._closing = closing
-            self._plan = self._vocabulary.encode(closing)
-        # A closing that is a few tokens too long does no harm while there is room.
-        if closing is None or self._remaining - len(self._plan) <= self._slack:
-            self._closing = self._closer.closing()
-            self._plan = self._vocabulary.encode(self._closing)
+        completion = self._completer.follow(self._completion, data)
+        if completion is not None:
+            self._completion = completion
+            self._plan = self._vocabulary.encode(completion)
+        # A completion that is a few tokens too long does no harm while there is room.
+        if completion is None or self._remaining - len(self._plan) <= self._slack:
+            self._completion = self._completer.completion()
+            self._plan = self._vocabulary.encode(self._completion)
         if followed is not None and len(followed) < len(self._plan):
             self._plan = followed
 
@@ -228,16 +229,16 @@ class GrammarProcessor:
         likely = scores.masked_fill(~risky, -torch.inf).topk(count).indices
         for token in likely.tolist():
             if token not in sure:
-                allowed[token] = self._can_close_after(token)
+                allowed[token] = self._can_complete_after(token)
         return allowed
 
     def _in_value_string(self) -> bool:
         """The text ends inside a string that is not the name of a member."""
-        end = self._closing.find(b'"')
-        return self._closer.in_string and self._closing[end + 1 : end + 2] != b":"
+        end = self._completion.find(b'"')
+        return self._completer.in_string and self._completion[end + 1 : end + 2] != b":"
 
-    def _can_close_after(self, token: int) -> bool:
-        after = self._closer.copy()
+    def _can_complete_after(self, token: int) -> bool:
+        after = self._completer.copy()
         data = self._vocabulary.bytes_of(token)
         if not after.take(data):
             return False
@@ -245,14 +246,14 @@ class GrammarProcessor:
             return True
         room = self._remaining - 1
         try:
-            closing = after.follow(self._closing, data) or after.closing()
-            return len(self._vocabulary.encode(closing)) <= room
+            completion = after.follow(self._completion, data) or after.completion()
+            return len(self._vocabulary.encode(completion)) <= room
         except Unsupported:
             return False
 
 
 def _traits(schema: object) -> tuple[bool, bytes]:
-    """Tell whether plain text may lengthen the closing, and return the longest fixed literal."""
+    """Tell whether plain text may lengthen the completion, and return the longest fixed literal."""
     fragile, literal = False, b""
     if isinstance(schema, Mapping):
         fragile = bool(_FRAGILE & schema.keys()) or _least(schema) > 1

@@ -39,18 +39,18 @@ class ToolCallGrammar:
         schema: Mapping[str, Any],
         *,
         max_tokens: int,
-        closing: Sequence[int],
+        end_tag: Sequence[int],
         parallel: bool = True,
         thinking: bool = False,
     ) -> None:
-        """Watch for calls of that schema. `closing`: the tokens of `</tool_call>`.
+        """Watch for calls of that schema. `end_tag`: the tokens of `</tool_call>`.
 
         `thinking`: the prompt ended inside a block of thoughts.
         """
         self._vocabulary = vocabulary
         self._schema = schema
         self._remaining = max_tokens
-        self._closing = list(closing)
+        self._end_tag = list(end_tag)
         self._parallel = parallel
         self._seen: int | None = None
         self._text = b""
@@ -137,7 +137,7 @@ class ToolCallGrammar:
         self._text, self._phase = b"", "body"
         start = Nesting().scan(written.decode("latin-1"))[1].encode("latin-1")
         # A call without its closing tag is a call too, where there is no room for the tag.
-        for spared in (len(self._closing), 0) if tagged else (0,):
+        for spared in (len(self._end_tag), 0) if tagged else (0,):
             try:
                 grammar = GrammarProcessor(
                     self._vocabulary,
@@ -153,8 +153,8 @@ class ToolCallGrammar:
 
     def _finish_call(self) -> None:
         self._grammar = None
-        if self._tagged and len(self._closing) <= self._remaining:
-            self._forced = list(self._closing)
+        if self._tagged and len(self._end_tag) <= self._remaining:
+            self._forced = list(self._end_tag)
         else:
             self._after_call()
 

@@ -1,7 +1,7 @@
 """Splits a model's text into the answer, what it thought before, and the calls that it makes.
 
 Works on text alone, whoever wrote it: a model of this process or one behind another server. Any
-cutting of the text into pieces gives the same answer, thoughts and calls.
+cutting of the text into chunks gives the same answer, thoughts and calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ALPHABET = string.ascii_letters + string.digits
 
 
 class OutputParser:
-    """Takes text in pieces of any size and returns items; `flush` once, at the end."""
+    """Takes text in chunks of any size and returns items; `flush` once, at the end."""
 
     def __init__(self, request: GenerateRequest) -> None:
         """Prepare for the output of that request: its tools are the ones that can be called."""
@@ -39,7 +39,7 @@ class OutputParser:
         return self._calls > 0
 
     def feed(self, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> list[Item]:
-        """Return what is certain after one more piece. `logprobs`: the tokens of that piece."""
+        """Return what is certain after one more chunk. `logprobs`: the tokens of that chunk."""
         self._held += text
         self._track.feed(len(text), logprobs)
         return self._work(final=False)
@@ -138,7 +138,7 @@ class OutputParser:
         elif known is None:
             self._object, self._state = Nesting(), self._arguments
         else:
-            self._object, self._state = Nesting(depth=1), self._rest
+            self._object, self._state = Nesting(depth=1), self._call_rest
         return [ToolCallPart(index, known or "", id=new_call_id(), name=head.name)]
 
     def _arguments(self, final: bool) -> list[Item] | None:
@@ -147,10 +147,10 @@ class OutputParser:
         chars, text, ended = self._object.scan(self._held)
         self._take(chars)
         if ended:
-            self._object, self._state = Nesting(depth=1), self._rest
+            self._object, self._state = Nesting(depth=1), self._call_rest
         return [ToolCallPart(self._calls - 1, text)] if text else []
 
-    def _rest(self, final: bool) -> list[Item] | None:
+    def _call_rest(self, final: bool) -> list[Item] | None:
         """After the arguments: what else the call's own object holds is of no use to anybody."""
         del final
         chars, _, ended = self._object.scan(self._held)

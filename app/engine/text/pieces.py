@@ -1,4 +1,4 @@
-"""Pieces of generated text, and which tokens a stretch of that text is made of.
+"""Chunks of generated text, and which tokens a stretch of that text is made of.
 
 Characters and positions only: knows neither tokenizers nor models.
 """
@@ -12,16 +12,16 @@ from app.engine.base import TokenLogprob
 
 
 class TextChunk(str):
-    """A piece of output; `logprobs`: its tokens, when they were asked for (C24: text pieces)."""
+    """A chunk of output; `logprobs`: its tokens, when they were asked for (C24: text pieces)."""
 
     __slots__ = ("logprobs",)
     logprobs: tuple[TokenLogprob, ...]
 
     def __new__(cls, text: str, logprobs: Sequence[TokenLogprob] = ()) -> TextChunk:
-        """Make a piece of text that carries its tokens."""
-        piece = super().__new__(cls, text)
-        piece.logprobs = tuple(logprobs)
-        return piece
+        """Make a chunk of text that carries its tokens."""
+        chunk = super().__new__(cls, text)
+        chunk.logprobs = tuple(logprobs)
+        return chunk
 
 
 class TokenTrack:
@@ -51,16 +51,16 @@ class TokenTrack:
 
 
 class StopStringFilter:
-    """Passes text on up to the first stop string, which may span pieces (S1.18)."""
+    """Passes text on up to the first stop string, which may span chunks (S1.18)."""
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = tuple(text for text in stop if text)
         self._held = ""
         self.found = False
 
-    def feed(self, piece: str) -> str:
+    def feed(self, chunk: str) -> str:
         """Return what may be sent now; the rest is held while it may begin a stop string."""
-        text = self._held + piece
+        text = self._held + chunk
         places = [place for stop in self._stop if (place := text.find(stop)) >= 0]
         if places:
             self.found = True

@@ -8,8 +8,9 @@ scripts that write no full stop (Thai, Lao, Khmer, Burmese) are cut at spaces in
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
+
+from app.engine.text.graphemes import grapheme_border
 
 WORDS_A_MINUTE = 200
 
@@ -65,7 +66,6 @@ _ENGLISH = re.compile(
     re.IGNORECASE,
 )
 _CONTINUATIONS = "—–,;:)]»"
-_JOINERS = "\u200d\ufe0e\ufe0f"
 
 
 def split_sentences(text: str, language: str | None = None) -> list[str]:
@@ -124,39 +124,6 @@ def count_words(text: str) -> int:
 def read_time_min(text: str) -> int:
     """Return the minutes it takes to read `text`: 200 words a minute, rounded, at least 1 (C20)."""
     return max(1, int(count_words(text) / WORDS_A_MINUTE + 0.5))
-
-
-def cut_at_sentence(text: str, max_chars: int) -> str:
-    """Return the longest prefix of at most `max_chars` that ends where a sentence ends.
-
-    Without such a border it ends at a word, and without that anywhere but inside a grapheme. So it
-    does when the only border would leave less than a tenth of a large room (a headline followed by
-    one enormous sentence): a prompt is better served by half a sentence than by a headline.
-    """
-    if len(text) <= max_chars:
-        return text
-    if max_chars <= 0:
-        return ""
-    end = _last_sentence_end(text, max_chars)
-    if end and (max_chars < 1_000 or end * 10 >= max_chars):
-        return text[:end]
-    return cut_at_word(text, max_chars)
-
-
-def cut_at_word(text: str, max_chars: int) -> str:
-    """Return the longest prefix of at most `max_chars` that ends a word, or else a grapheme.
-
-    A word border in the first half is not used: text without spaces would lose too much to it.
-    """
-    if len(text) <= max_chars:
-        return text
-    end = max_chars
-    while end > max_chars // 2 and not text[end].isspace():
-        end -= 1
-    head = text[:end].rstrip()
-    if end > max_chars // 2 and head:
-        return head
-    return text[: _grapheme_border(text, max_chars)]
 
 
 def looks_english(text: str) -> bool:
@@ -258,7 +225,7 @@ def _chunks(sentence: str) -> Iterator[str]:
             if chunk:
                 yield chunk
                 chunk = ""
-            border = _grapheme_border(piece, CHUNK_MAX_CHARS)
+            border = grapheme_border(piece, CHUNK_MAX_CHARS)
             yield piece[:border]
             piece = piece[border:]
         if chunk and len(chunk) + 1 + len(piece) > CHUNK_MAX_CHARS:
@@ -270,40 +237,3 @@ def _chunks(sentence: str) -> Iterator[str]:
             chunk = ""
     if chunk:
         yield chunk
-
-
-def _last_sentence_end(text: str, max_chars: int) -> int:
-    """Find the end of the last whole sentence in `text[:max_chars]`, 0 if there is none."""
-    window = text[: max_chars + 200]
-    position = last = 0
-    for sentence in split_sentences(window):
-        start = window.find(sentence, position)
-        if start < 0:
-            break
-        position = start + len(sentence)
-        if position > max_chars or (position == len(window) and len(window) < len(text)):
-            break
-        last = position
-    return last
-
-
-def _grapheme_border(text: str, end: int) -> int:
-    """Move `end` back, at most 32 characters, until it splits no combining or joined sequence."""
-    for border in range(end, max(0, end - 32), -1):
-        if not _continues(text, border):
-            return border
-    return end
-
-
-def _continues(text: str, at: int) -> bool:
-    if not 0 < at < len(text):
-        return False
-    before, after = text[at - 1], text[at]
-    if after in _JOINERS or before == "\u200d" or unicodedata.category(after).startswith("M"):
-        return True
-    if "\U0001f3fb" <= after <= "\U0001f3ff":
-        return True
-    if "\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff":
-        return True
-    flags = "\U0001f1e6\U0001f1ff"
-    return flags[0] <= before <= flags[1] and flags[0] <= after <= flags[1]

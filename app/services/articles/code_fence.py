@@ -36,9 +36,9 @@ class CodeFenceStripper:
 
     def finish(self) -> str:
         """Return the rest."""
-        rest = self._held.rstrip() if self._begun else self._held.strip()
+        left = self._held.rstrip() if self._begun else self._held.strip()
         self._held = ""
-        return self._without_closing(rest)
+        return self._without_closing(left)
 
     def _opened(self) -> bool:
         """Say whether it is known if the text stands in a fence; the fence's first line goes."""

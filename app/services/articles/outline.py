@@ -1,4 +1,4 @@
-"""An outline of three titles: the schema that asks for it, and the reading of what came.
+"""An outline of three titles: its schema, and the reading of an answer.
 
 Where an engine holds itself to the schema the answer is right by itself. Where it cannot, the model
 writes YAML, maybe with talk or a fence around it, and this finds the titles in it or says what is

@@ -1,4 +1,4 @@
-"""The words with which an article is asked for, step by step. The topic is always data."""
+"""The prompts of an article, step by step. The topic is always data."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ from app.engine.base import (
     ToolCall,
     require_engine,
 )
-from app.schemas.openai import ChatMessage, ChatRequest, Part
+from app.schemas.chat_messages import ChatMessage, Part
+from app.schemas.openai import ChatRequest
 from app.services.media.reader import MediaPart
 
 JSON_OBJECT = {"type": "object"}

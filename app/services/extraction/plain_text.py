@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 
 # Files are wrapped at 60 to 100 columns; below that a line that ends early says nothing.
 MIN_WRAP_CHARS = 38
+# Chinese and Japanese say as much on half as many columns.
+MIN_WIDE_CHARS = 20
 MAX_TITLE_CHARS = 160
 MAX_WORDS = 40_000
 
@@ -76,6 +78,10 @@ def _goes_on(before: str, line: str, width: int) -> bool:
         return False
     if _BROKEN_WORD.search(text):
         return True
+    if not width:
+        # Each line is a paragraph here, but for one that plainly goes on.
+        wide = len(text) >= MIN_WIDE_CHARS and _WIDE.match(text[-1]) and _WIDE.match(line.lstrip())
+        return not _SENTENCE_END.search(text) and bool(line.lstrip()[:1].islower() or wide)
     first = line.split(maxsplit=1)[0]
     # Had the next word fitted on this line, whoever wrapped it would have put it there.
     fitted = len(before) + 1 + len(first) <= width - 2
@@ -83,7 +89,7 @@ def _goes_on(before: str, line: str, width: int) -> bool:
         return True
     if _SENTENCE_END.search(text):
         return False
-    return line.lstrip()[:1].islower() or (len(before) >= 0.75 * width and width > 0)
+    return line.lstrip()[:1].islower() or len(before) >= 0.75 * width
 
 
 def _wrap_width(lines: Sequence[str]) -> int:

@@ -6,12 +6,9 @@ bytes came from nor what the frames are for.
 
 from __future__ import annotations
 
-import re
-import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import AppError, InvalidInput
@@ -27,9 +24,6 @@ DECODE_TIMEOUT_S = 60.0
 _MAX_FRAMES = int(MAX_DURATION_S * 60)
 # The more frames are at hand at the end, the more even are those that are taken.
 _SPARE = 4
-_PLAYLIST = re.compile(rb"<mpd|<assetmap|<compositionplaylist|c=in ip", re.IGNORECASE)
-
-Decoder = Callable[[bytes, int, "_Limits"], "list[Image.Image]"]
 
 
 def sample_frames(
@@ -38,30 +32,28 @@ def sample_frames(
     max_frames: int,
     max_side: int,
     param: str,
-    decoders: Sequence[Decoder] | None = None,
     timeout_s: float = DECODE_TIMEOUT_S,
 ) -> list[Image.Image]:
     """Return at most `max_frames` frames, first to last, in RGB, no side over `max_side` pixels.
 
-    imageio decodes; OpenCV, where it is installed, is asked when imageio cannot. Blocks: call it
-    in a thread.
+    Blocks: call it in a thread.
 
     Raises:
         InvalidInput: invalid_video, video_too_large.
     """
-    if _container(data) is None:
+    container = _container(data)
+    if container is None:
         raise _unreadable(param)
     limits = _Limits(param, max_side, time.monotonic() + timeout_s)
-    failure: Exception | None = None
-    for decode in decoders or (decode_with_imageio, decode_with_opencv):
-        try:
-            if frames := decode(data, max_frames, limits):
-                return frames
-        except AppError:
-            raise
-        except Exception as exc:
-            failure = failure or exc
-    raise _unreadable(param) from failure
+    try:
+        frames = _decode(data, container, max_frames, limits)
+    except AppError:
+        raise
+    except Exception as exc:
+        raise _unreadable(param) from exc
+    if not frames:
+        raise _unreadable(param)
+    return frames
 
 
 class _Limits:
@@ -99,13 +91,13 @@ class _Limits:
         )
 
 
-def decode_with_imageio(data: bytes, max_frames: int, limits: _Limits) -> list[Image.Image]:
+def _decode(data: bytes, container: str, max_frames: int, limits: _Limits) -> list[Image.Image]:
     """Seek where the container says how many frames there are, else go through them once."""
     import imageio.v3 as iio
 
     # Named, because FFmpeg's guess may be a playlist hidden behind the first bytes of a video.
     open_video: Any = iio.imopen
-    with open_video(data, "r", plugin="pyav", format=_container(data)) as video:
+    with open_video(data, "r", plugin="pyav", format=container) as video:
         count, height, width = video.properties(index=...).shape[:3]
         about = video.metadata()
         rate = float(about.get("fps") or 0)
@@ -122,35 +114,6 @@ def decode_with_imageio(data: bytes, max_frames: int, limits: _Limits) -> list[I
                 # Containers also count frames that cannot be decoded.
                 break
         return frames
-
-
-def decode_with_opencv(data: bytes, max_frames: int, limits: _Limits) -> list[Image.Image]:
-    """Go through the frames once. OpenCV reads files only: one exists meanwhile, and no longer."""
-    import cv2  # type: ignore[import-not-found, unused-ignore]
-
-    # OpenCV lets FFmpeg guess the container.
-    if _PLAYLIST.search(data):
-        raise ValueError("a playlist hides in the video")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "video"
-        file.write_bytes(data)
-        video = cv2.VideoCapture(str(file))
-        try:
-            rate = video.get(cv2.CAP_PROP_FPS)
-            count = video.get(cv2.CAP_PROP_FRAME_COUNT)
-            limits.check_header(
-                width=int(video.get(cv2.CAP_PROP_FRAME_WIDTH)),
-                height=int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)),
-                duration_s=count / rate if rate > 0 and count > 0 else 0,
-            )
-
-            def frames() -> Generator[Any, None, None]:
-                while (got := video.read())[0]:
-                    yield cv2.cvtColor(got[1], cv2.COLOR_BGR2RGB)
-
-            return _thinned(frames(), max_frames, limits)
-        finally:
-            video.release()
 
 
 def spread(count: int, wanted: int) -> list[int]:

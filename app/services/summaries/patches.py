@@ -11,6 +11,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from app.schemas.summary_v4 import StructuredSummary
+from app.stream.coalesce import Throttle
 
 FIELDS = tuple(StructuredSummary.model_fields)
 TYPED_FIELD = "main_summary"
@@ -20,7 +21,7 @@ Patch = tuple[dict[str, Any], dict[str, Any]]
 
 
 class SummaryPatches:
-    """Feeds on pieces of the object's text and tells what they complete.
+    """Takes pieces of the object's text and returns the patches that they complete.
 
     `state`: the six keys; scalars start as None, `key_points` as an empty list.
     """
@@ -29,12 +30,12 @@ class SummaryPatches:
         self.text = ""
         self.state: dict[str, Any] = dict.fromkeys(FIELDS) | {"key_points": []}
         self._complete: set[str] = set()
-        self._typed_at_s = float("-inf")
+        self._typed = Throttle(TYPING_INTERVAL_S)
 
     def feed(self, piece: str, now_s: float) -> list[Patch]:
         """Take a piece; return the deltas to send, each with the state after it."""
         self.text += piece
-        typing = now_s - self._typed_at_s >= TYPING_INTERVAL_S
+        typing = self._typed.due(now_s)
         if not typing and not set(piece) & set('"]},'):
             return []
         # Without trailing strings only whole values are there; a number may still be growing
@@ -44,7 +45,7 @@ class SummaryPatches:
         if typing and TYPED_FIELD not in self._complete:
             written = self._parse(trailing_strings=True).get(TYPED_FIELD)
             if isinstance(written, str) and written and written != self.state[TYPED_FIELD]:
-                self._typed_at_s = now_s
+                self._typed.sent(now_s)
                 deltas.append(self._set(TYPED_FIELD, written))
         return deltas
 

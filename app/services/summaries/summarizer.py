@@ -119,7 +119,8 @@ class Summarizer:
             async with aclosing(self._generations.follow(header)) as events:
                 async for event in events:
                     if event.kind == "error":
-                        raise _error_in(event.data)
+                        assert isinstance(event.data, dict)  # noqa: S101  (see _failure)
+                        raise AppError.from_dict(event.data)
                     yield Draft(event.kind, event.data, event.terminal)
         finally:
             # The caller's place stays taken until the model has really stopped.
@@ -229,14 +230,4 @@ def _finish(
 
 
 def _failure(error: AppError, last: Event | None) -> Draft:
-    data = {"message": error.message, "code": error.code, "status": error.status}
-    return Draft("error", data | {"retry_after_s": error.retry_after_s}, terminal=True)
-
-
-def _error_in(data: Any) -> AppError:
-    return AppError(
-        data["message"],
-        code=data["code"],
-        status=data["status"],
-        retry_after_s=data["retry_after_s"],
-    )
+    return Draft("error", error.to_dict(), terminal=True)

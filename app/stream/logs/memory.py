@@ -55,22 +55,22 @@ class MemoryLog:
 
     async def open(self, header: Header, *, shared: bool = False) -> Header:
         newest = self._newest.get((header.owner, header.session_id))
-        alike = self._shared.get((header.owner, header.fingerprint)) if shared else None
-        for run in (newest, alike):
+        same_request = self._shared.get((header.owner, header.fingerprint)) if shared else None
+        for run in (newest, same_request):
             if run is not None and self._runs[run].running:
                 return self._runs[run].header
         self.begin(header, shared=shared)
         return header
 
     def begin(self, header: Header, *, shared: bool = False) -> None:
-        """Begin a run whatever else runs: for who has asked elsewhere already."""
+        """Begin a run whatever else runs; for callers that have claimed its id elsewhere."""
         self._runs[header.run] = _Run(header, deque(maxlen=self._kept_events), shared)
         self._newest[header.owner, header.session_id] = header.run
         if shared:
             self._shared[header.owner, header.fingerprint] = header.run
 
     def keeps(self, run: str) -> bool:
-        """Say whether a run is kept here."""
+        """Return whether a run is kept here."""
         return run in self._runs
 
     def last_index(self, run: str) -> int:
@@ -126,19 +126,19 @@ class MemoryLog:
         finally:
             record.waiters.discard(waiter)
 
-    async def stop(self, owner: str, session_id: str) -> None:
+    async def request_stop(self, owner: str, session_id: str) -> None:
         run = self._newest.get((owner, session_id))
         if run is not None:
             self._runs[run].stopped = True
 
-    # There is no other process: nobody follows from there, asks from there, or is lost with it.
+    # No other process sees this log: none follows, requests a stop, or leaves runs behind.
 
-    async def stops(self, timeout_s: float) -> list[str]:
+    async def stop_requests(self, timeout_s: float) -> list[str]:
         await asyncio.sleep(timeout_s)
         return []
 
     async def renew_lease(self, run: str, for_s: float) -> None:
-        """Nobody elsewhere could ask."""
+        """No other process reads it."""
 
     async def lease_left_s(self, run: str) -> float:
         return float("-inf")

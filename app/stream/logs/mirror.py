@@ -1,6 +1,7 @@
-"""What this process has of runs that others write: their last events, as they were heard.
+"""The last events of runs that other processes write, shared by all who follow them here.
 
-It knows no store: whoever listens for a run puts in what came, the others find it there.
+One follower of a run listens to the store and puts what it receives into the mirror; the others
+read it there. The store itself is not known here.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ MIRRORED_EVENTS = 512
 
 
 class Mirror:
-    """A run's last events without a gap. Whoever holds `listening` listens for more.
+    """A run's last events without a gap. The follower that holds `listening` waits for more.
 
-    `known`: the run was there when last looked. `dropped`: listen no more, look again.
+    `known`: the store had the run at the last look. `dropped`: this mirror is no longer filled.
     """
 
     def __init__(self) -> None:
@@ -31,12 +32,12 @@ class Mirror:
         self._events: deque[Event] = deque(maxlen=MIRRORED_EVENTS)
 
     def begin_after(self, index: int) -> None:
-        """Forget what is here, and go on after an index."""
+        """Drop all events; the next one is the one after `index`."""
         self._events.clear()
         self.last = index
 
     def extend(self, events: Sequence[Event]) -> None:
-        """Add events that follow each other; a gap before them clears what was here."""
+        """Add consecutive events; if there is a gap before them, drop the earlier ones."""
         if events and events[0].index != self.last + 1:
             self._events.clear()
         self._events.extend(events)
@@ -44,9 +45,9 @@ class Mirror:
             self.last = events[-1].index
 
     def page(self, after: int, limit: int) -> Page | None:
-        """Return what follows an index, or None where only the store can tell.
+        """Return what follows an index, None if only the store knows it.
 
-        At the end there is nothing as long as somebody listens: it would be here by now.
+        At the end that is an empty page while somebody listens: an event would be here by now.
         """
         first = self.last + 1 - len(self._events)
         if after < first - 1 or after > self.last:
@@ -60,7 +61,7 @@ class Mirror:
 
 
 class Mirrors:
-    """The mirrors of the runs that were asked for last."""
+    """The mirrors of the runs that were used last."""
 
     def __init__(self) -> None:
         self._mirrors: OrderedDict[str, Mirror] = OrderedDict()
@@ -74,12 +75,12 @@ class Mirrors:
         mirror = self._mirrors.setdefault(run, Mirror())
         self._mirrors.move_to_end(run)
         while len(self._mirrors) > MIRRORED_RUNS:
-            # Who listens there goes on, alone.
+            # A follower that listens with it goes on, for itself alone.
             self._mirrors.popitem(last=False)
         return mirror
 
     def drop(self, run: str) -> None:
-        """Forget a run; who waits for it looks again."""
+        """Drop the mirror of a run; its followers look into the store again."""
         mirror = self._mirrors.pop(run, None)
         if mirror is not None:
             mirror.dropped = True

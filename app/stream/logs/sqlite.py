@@ -1,6 +1,6 @@
 """The log in one SQLite file: it survives the process, and processes of one host may share it.
 
-It knows of other processes only what the file says: it polls for what they write there.
+Processes see each other's events and stop requests by polling the file.
 """
 
 from __future__ import annotations
@@ -8,30 +8,32 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from app.core.errors import AppError, EventsGone, LogUnavailable
-from app.stream.event import Event
+from app.core.errors import AppError
 from app.stream.log import Header, Page, not_kept
-from app.stream.logs.processes import alive, enter, leave
+from app.stream.logs.processes import register, unregister
 from app.stream.logs.sqlite_file import open_file, transaction
-from app.stream.logs.write_through import Append, Packed, WriteThroughLog, Written, unpack
+from app.stream.logs.sqlite_queries import (
+    HEADER,
+    SWEPT_AT_ONCE,
+    append,
+    find_holder,
+    lost_runs,
+    read,
+    release_space,
+    sweep,
+)
+from app.stream.logs.sqlite_thread import SqliteThread
+from app.stream.logs.write_through import Append, WriteThroughLog, Written
 
-# How soon a follower sees what another process wrote, and a session that it was stopped there.
+# How often followers look for events, and a process for stop requests, that another one wrote.
 POLL_S = 0.05
 STOPS_POLL_S = 0.25
-# A transaction of the sweep keeps sessions from writing for as long as it takes.
-SWEPT_AT_ONCE = 64
-
-HEADER = "run, session_id, kind, owner, fingerprint"
-
 Row = tuple[Any, ...]
-Result = TypeVar("Result")
 
 
 class SqliteLog(WriteThroughLog):
@@ -39,15 +41,15 @@ class SqliteLog(WriteThroughLog):
 
     One thread writes and one reads, each with its own connection, so readers never wait for a
     writer. The file holds what users sent, so only its owner may read it. `max_bytes`: how large it
-    may grow; a full file refuses events until ended runs are swept.
+    may grow; a full file takes no events until ended runs are swept.
     """
 
     def __init__(self, path: str, *, max_bytes: int | None = None) -> None:
         super().__init__()
-        self._writing = _Thread(partial(open_file, Path(path), max_bytes=max_bytes))
-        self._reading = _Thread(partial(open_file, Path(path), writes=False))
-        self._process = enter()
-        self._told: set[str] = set()
+        self._writing = SqliteThread(partial(open_file, Path(path), max_bytes=max_bytes))
+        self._reading = SqliteThread(partial(open_file, Path(path), writes=False))
+        self._process = register()
+        self._reported_stops: set[str] = set()
 
     async def find(self, owner: str, session_id: str) -> Header | None:
         row = await self._row(
@@ -57,7 +59,7 @@ class SqliteLog(WriteThroughLog):
         )
         return Header(*row) if row else None
 
-    async def stop(self, owner: str, session_id: str) -> None:
+    async def request_stop(self, owner: str, session_id: str) -> None:
         await self._change(
             "UPDATE runs SET stopped = 1 WHERE number ="
             " (SELECT max(number) FROM runs WHERE owner = ? AND session_id = ?)"
@@ -65,7 +67,7 @@ class SqliteLog(WriteThroughLog):
             (owner, session_id),
         )
 
-    async def stops(self, timeout_s: float) -> list[str]:
+    async def stop_requests(self, timeout_s: float) -> list[str]:
         deadline_s = time.monotonic() + timeout_s
         while True:
             rows = await self._rows(
@@ -73,7 +75,7 @@ class SqliteLog(WriteThroughLog):
                 (self._process,),
             )
             stopped = {run for (run,) in rows}
-            new, self._told = stopped - self._told, stopped
+            new, self._reported_stops = stopped - self._reported_stops, stopped
             left_s = deadline_s - time.monotonic()
             if new or left_s <= 0:
                 return sorted(new)
@@ -93,16 +95,16 @@ class SqliteLog(WriteThroughLog):
 
     async def aclose(self) -> None:
         await super().aclose()
-        leave(self._process)
+        unregister(self._process)
         await self._reading.aclose()
         await self._writing.aclose()
 
     async def _claim(self, header: Header, shared: bool) -> Header:
         def claim(db: sqlite3.Connection) -> Header:
             with transaction(db):
-                held = _holder(db, header, shared)
-                if held is not None:
-                    return held
+                holder = find_holder(db, header, shared)
+                if holder is not None:
+                    return holder
                 db.execute(
                     "INSERT INTO runs (run, session_id, kind, owner, fingerprint, shared, process,"
                     " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -118,12 +120,12 @@ class SqliteLog(WriteThroughLog):
     async def _write(self, batch: Sequence[Append]) -> Sequence[Written | AppError]:
         def write(db: sqlite3.Connection) -> list[Written | AppError]:
             with transaction(db):
-                return [_append(db, job.run, job.packed) for job in batch]
+                return [append(db, job.run, job.packed) for job in batch]
 
         return await self._writing.do(write)
 
     async def _fetch(self, run: str, after: int, limit: int) -> Page:
-        return await self._reading.do(lambda db: _read(db, run, after, limit))
+        return await self._reading.do(lambda db: read(db, run, after, limit))
 
     async def _watch(self, run: str, after: int, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -138,18 +140,18 @@ class SqliteLog(WriteThroughLog):
                 return
 
     async def _heartbeat(self) -> list[Header]:
-        return await self._reading.do(lambda db: _lost(db, self._process))
+        return await self._reading.do(lambda db: lost_runs(db, self._process))
 
     async def _drop(self, older_than_s: float) -> int:
         limit = time.time() - older_than_s
         dropped = 0
         while True:
-            runs = await self._writing.do(lambda db: _sweep(db, limit))
+            runs = await self._writing.do(lambda db: sweep(db, limit))
             dropped += runs
             if runs < SWEPT_AT_ONCE:
                 break
         if dropped:
-            await self._writing.do(_give_back_space)
+            await self._writing.do(release_space)
         return dropped
 
     async def _rows(self, sql: str, values: Sequence[object]) -> list[Row]:
@@ -165,142 +167,3 @@ class SqliteLog(WriteThroughLog):
                 db.execute(sql, values)
 
         await self._writing.do(change)
-
-
-class _Thread:
-    """A thread with a connection of its own, which it opens again after a failure."""
-
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        self._connect = connect
-        self._db: sqlite3.Connection | None = None
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="sqlite-log")
-
-    async def do(self, step: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Run a step with the connection.
-
-        Raises:
-            LogUnavailable: the database cannot do it now.
-        """
-        return await self._submit(partial(self._do, step))
-
-    async def aclose(self) -> None:
-        """Close the connection after what is still to be done."""
-        with suppress(LogUnavailable):
-            await self._submit(self._close)
-        self._executor.shutdown(wait=False)
-
-    async def _submit(self, step: Callable[[], Result]) -> Result:
-        try:
-            running = self._executor.submit(step)
-        except RuntimeError as exc:
-            raise LogUnavailable("the server is stopping; try again in a moment") from exc
-        return await asyncio.wrap_future(running)
-
-    def _do(self, step: Callable[[sqlite3.Connection], Result]) -> Result:
-        try:
-            if self._db is None:
-                self._db = self._connect()
-            return step(self._db)
-        except sqlite3.Error as exc:
-            self._close()
-            raise LogUnavailable(_reason(exc)) from exc
-
-    def _close(self) -> None:
-        db, self._db = self._db, None
-        if db is not None:
-            db.close()
-
-
-def _reason(exc: sqlite3.Error) -> str:
-    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return "the disk where sessions are kept is full; make room there and try again"
-    if code == sqlite3.SQLITE_NOTADB:
-        return "SESSIONS_DB_PATH is not a database of sessions; name another file"
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-        return "the server may not write where SESSIONS_DB_PATH is; correct the rights or the path"
-    return "the database of sessions cannot be used now; try again soon"
-
-
-def _holder(db: sqlite3.Connection, header: Header, shared: bool) -> Header | None:
-    """Return the running run that holds the id or, if `shared`, does the same."""
-    rows = db.execute(
-        f"SELECT process, {HEADER} FROM runs WHERE ended_at IS NULL AND NOT stopped"  # noqa: S608
-        " AND owner = ? AND (session_id = ? OR (? AND shared AND fingerprint = ?))"
-        " ORDER BY session_id = ? DESC, number DESC",
-        (header.owner, header.session_id, shared, header.fingerprint, header.session_id),
-    )
-    for process, *found in rows:
-        if alive(process):
-            return Header(*found)
-    return None
-
-
-def _append(db: sqlite3.Connection, run: str, drafts: Sequence[Packed]) -> Written | AppError:
-    row = db.execute("SELECT next_index, ended_at FROM runs WHERE run = ?", (run,)).fetchone()
-    if row is None:
-        return not_kept()
-    index, ended_at = row
-    if ended_at is not None or not drafts:
-        return Written(index - 1, taken=False)
-    rows = []
-    for draft in drafts:
-        rows.append((run, index, draft.kind, draft.data, draft.terminal))
-        index += 1
-        if draft.terminal:
-            ended_at = time.time()
-            break
-    db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
-    db.execute("UPDATE runs SET next_index = ?, ended_at = ? WHERE run = ?", (index, ended_at, run))
-    return Written(index - 1, taken=True)
-
-
-def _read(db: sqlite3.Connection, run: str, after: int, limit: int) -> Page:
-    # One statement sees one state: the end of the run and its events cannot disagree.
-    rows = db.execute(
-        "SELECT r.next_index, r.ended_at, e.idx, e.kind, e.data, e.terminal"
-        " FROM runs r LEFT JOIN events e ON e.run = r.run AND e.idx > ?"
-        " WHERE r.run = ? ORDER BY e.idx LIMIT ?",
-        (after, run, limit),
-    ).fetchall()
-    if not rows:
-        raise not_kept()
-    next_index, ended_at = rows[0][:2]
-    if after >= max(next_index, 1):
-        raise EventsGone(
-            f"there are no events after index {after}: this session has 0 to {next_index - 1}; "
-            "read it again from the start"
-        )
-    events = [
-        Event(index, kind, unpack(data), bool(terminal))
-        for _, _, index, kind, data, terminal in rows
-        if index is not None
-    ]
-    last = events[-1].index if events else after
-    return Page(events, ended=ended_at is not None and last == next_index - 1)
-
-
-def _lost(db: sqlite3.Connection, process: str) -> list[Header]:
-    rows = db.execute(
-        f"SELECT process, {HEADER} FROM runs"  # noqa: S608
-        " WHERE ended_at IS NULL AND process != ?",
-        (process,),
-    ).fetchall()
-    lives = {other: alive(other) for other in {row[0] for row in rows}}
-    return [Header(*header) for other, *header in rows if not lives[other]]
-
-
-def _sweep(db: sqlite3.Connection, limit: float) -> int:
-    with transaction(db):
-        runs = db.execute(
-            "SELECT run FROM runs WHERE ended_at <= ? LIMIT ?", (limit, SWEPT_AT_ONCE)
-        ).fetchall()
-        db.executemany("DELETE FROM events WHERE run = ?", runs)
-        db.executemany("DELETE FROM runs WHERE run = ?", runs)
-    return len(runs)
-
-
-def _give_back_space(db: sqlite3.Connection) -> None:
-    # As a script: it frees a page at each step and gives no rows, after which `execute` stops.
-    db.executescript("PRAGMA incremental_vacuum")
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

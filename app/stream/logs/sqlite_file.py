@@ -1,6 +1,6 @@
-"""The file of the SQLite log: how it is made, who may read it, what stands in it.
+"""The file of the SQLite log: its tables, its permissions, its connections and transactions.
 
-It knows no sessions: only connections, tables and transactions.
+What the rows mean is not known here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from app.core.errors import LogUnavailable
 VERSION = 1
 BUSY_TIMEOUT_S = 5.0
 
+# `attended_until` is the end of the lease; files of earlier versions have the column by that name.
 SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS runs (
@@ -56,7 +57,7 @@ def open_file(
     """Open the file, and make it if it is not there; `max_bytes`: how large it may grow.
 
     Raises:
-        LogUnavailable: its folder is missing, or it is not a file of ours.
+        LogUnavailable: its folder is missing, or it is not a file of this server.
         sqlite3.Error: it cannot be used.
     """
     if not path.parent.is_dir():

@@ -1,7 +1,7 @@
-"""The part that all durable logs share: a store first, then a ring of the runs of this process.
+"""What all durable logs share: events go to a store first, then to a ring in memory.
 
-An event becomes visible once the store has it, so nothing that a client was sent is lost with the
-process. Which store that is, and how it speaks, is not known here.
+Followers see an event once the store has it, so nothing that a client was sent is lost with the
+process. The ring holds the runs of this process. Which store it is, is not known here.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from app.stream.logs.memory import MemoryLog
 
 log = structlog.get_logger(__name__)
 
-# The store keeps ended runs; the ring only spares those who come right after the end the way there.
+# The store keeps ended runs; the ring only saves it the readers that come right after the end.
 RINGED_ENDED_RUNS = 256
-# Requests go on failing as long as the store is away.
-DOUBTFUL_RUNS = 1024
+# A bound, since every request while the store is away leaves one.
+UNCONFIRMED_RUNS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the store made of an append: the run's last index, and whether it took anything."""
+    """The outcome of an append: the run's last index, and whether the store took any draft."""
 
     last: int
     taken: bool
@@ -46,7 +46,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Drafts of one run on their way into the store; `done` becomes the last index."""
+    """Drafts of one run that wait for the store; `done` becomes the last index."""
 
     run: str
     drafts: Sequence[Draft]
@@ -54,7 +54,7 @@ class Append:
     done: asyncio.Future[int]
 
     def settle(self, outcome: Written | AppError) -> None:
-        """Give the outcome to whoever still waits for it."""
+        """Set the outcome, unless the caller has been cancelled."""
         if self.done.done():
             return
         if isinstance(outcome, Written):
@@ -81,8 +81,9 @@ def unpack(packed: bytes) -> Data:
 class WriteThroughLog(ABC):
     """An `EventLog` over a store that outlives the process.
 
-    Appends of all runs that come while the store is busy go there together, next. A run leaves the
-    ring when the store fails, or has other events than the ring: its readers go to the store then.
+    Appends of all runs that come while the store is busy are one batch, which is written next. A
+    run leaves the ring when the store fails, or has other events than the ring; from then on its
+    readers read from the store.
     """
 
     def __init__(self) -> None:
@@ -90,28 +91,28 @@ class WriteThroughLog(ABC):
         self._queue: list[Append] = []
         self._writer: asyncio.Future[None] | None = None
         self._pauses: dict[str, set[asyncio.Future[None]]] = {}
-        # Runs whose opening got no answer: the store may have them, with nobody who runs them.
-        self._doubtful: dict[str, Header] = {}
+        # Runs whose opening got no answer: the store may have them, but no process runs them.
+        self._unconfirmed: dict[str, Header] = {}
 
     async def open(self, header: Header, *, shared: bool = False) -> Header:
         try:
-            held = await self._claim(header, shared)
+            holder = await self._claim(header, shared)
         except LogUnavailable:
-            self._doubtful[header.run] = header
-            if len(self._doubtful) > DOUBTFUL_RUNS:
-                del self._doubtful[next(iter(self._doubtful))]
+            self._unconfirmed[header.run] = header
+            if len(self._unconfirmed) > UNCONFIRMED_RUNS:
+                del self._unconfirmed[next(iter(self._unconfirmed))]
             raise
-        if held.run == header.run:
+        if holder.run == header.run:
             self._ring.begin(header)
-        return held
+        return holder
 
     async def append(self, run: str, drafts: Sequence[Draft]) -> int:
         packed = [Packed(d.kind, pack(d.data), d.terminal) for d in drafts]
         job = Append(run, tuple(drafts), packed, asyncio.get_running_loop().create_future())
         self._queue.append(job)
         if self._writer is None:
-            # Not awaited by whoever started it: the events of others must not be lost when the
-            # session that came first is cancelled.
+            # A future of its own: if the session that came first is cancelled, the events of the
+            # others must still be written.
             self._writer = asyncio.ensure_future(self._write_queue())
         return await job.done
 
@@ -129,7 +130,7 @@ class WriteThroughLog(ABC):
 
     async def heartbeat(self) -> list[Header]:
         lost = await self._heartbeat()
-        return [*lost, *self._doubtful.values()]
+        return [*lost, *self._unconfirmed.values()]
 
     def forget(self, run: str) -> None:
         self._ring.forget(run)
@@ -150,30 +151,30 @@ class WriteThroughLog(ABC):
 
     @abstractmethod
     async def _claim(self, header: Header, shared: bool) -> Header:
-        """Do what `open` says in the store."""
+        """Do what `EventLog.open` does in the store."""
 
     @abstractmethod
     async def _write(self, batch: Sequence[Append]) -> Sequence[Written | AppError]:
-        """Append a batch in its order; say what became of each."""
+        """Append a batch in its order; return the outcome of each."""
 
     @abstractmethod
     async def _fetch(self, run: str, after: int, limit: int) -> Page:
-        """Do what `read` says in the store."""
+        """Do what `EventLog.read` does in the store."""
 
     @abstractmethod
     async def _watch(self, run: str, after: int, timeout_s: float) -> None:
-        """Do what `wait` says for a run that is not in the ring."""
+        """Do what `EventLog.wait` does for a run that is not in the ring."""
 
     @abstractmethod
     async def _heartbeat(self) -> list[Header]:
-        """Do what `heartbeat` says in the store."""
+        """Do what `EventLog.heartbeat` does in the store."""
 
     @abstractmethod
     async def _drop(self, older_than_s: float) -> int:
-        """Do what `sweep` says in the store."""
+        """Do what `EventLog.sweep` does in the store."""
 
     async def _pause(self, run: str, for_s: float) -> bool:
-        """Sleep so long; True, and earlier, when the run is forgotten meanwhile."""
+        """Sleep for `for_s`; return True, and earlier, if the run is forgotten meanwhile."""
         pause: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         pauses = self._pauses.setdefault(run, set())
         pauses.add(pause)
@@ -211,18 +212,18 @@ class WriteThroughLog(ABC):
             raise
         for job, outcome in zip(batch, outcomes, strict=True):
             if not isinstance(outcome, LogUnavailable):
-                self._doubtful.pop(job.run, None)
-            await self._show(job, outcome)
+                self._unconfirmed.pop(job.run, None)
+            await self._update_ring(job, outcome)
             job.settle(outcome)
 
-    async def _show(self, job: Append, outcome: Written | AppError) -> None:
-        """Bring the ring up to what the store has, or drop the run there."""
+    async def _update_ring(self, job: Append, outcome: Written | AppError) -> None:
+        """Give the ring what the store took; drop the run from it if the two then differ."""
         if not self._ring.keeps(job.run):
             return
         if isinstance(outcome, AppError):
             self.forget(job.run)
             return
-        # Another process may have ended the run: the store then took nothing and has more.
+        # If another process has ended the run, the store took nothing and has one event more.
         if outcome.taken:
             await self._ring.append(job.run, job.drafts)
         if self._ring.last_index(job.run) != outcome.last:

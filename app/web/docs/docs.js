@@ -1,4 +1,4 @@
-// Starts Swagger UI on this page. The panel of live events is the business of live.js.
+// Starts Swagger UI on this page. The panel of live events is in live.js.
 "use strict";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -6,7 +6,7 @@ const paint = () => document.documentElement.classList.toggle("dark-mode", dark.
 dark.addEventListener("change", paint);
 paint();
 
-// What Swagger UI draws without a name, or scrolls without letting the keyboard in.
+// Controls that Swagger UI draws without a name, and parts that scroll but cannot be focused.
 const NAMES = {
   "#servers": "Server",
   ".examples-select-element": "Example",

@@ -1,23 +1,23 @@
-// Shows the events of a stream as they come: Swagger UI itself waits for the whole body.
+// Shows the events of a stream as they arrive: Swagger UI itself waits for the whole body.
 //
-// Must run before Swagger UI starts, since it puts itself in front of window.fetch. What the events
-// mean is not known here, except how the streams of this server tell a failure.
+// Must run before Swagger UI starts, since it wraps window.fetch. Knows nothing of what the events
+// mean, except how the streams of this server report a failure.
 "use strict";
 
 (() => {
-  // A chat may have any number of events; the page keeps the last ones.
+  // A chat may have any number of events; only the last ones stay on the page.
   const MAX_LINES = 2000;
   const TICK_MS = 100;
 
-  const own = (id) => document.getElementById(`live-${id}`);
+  const part = (id) => document.getElementById(`live-${id}`);
   const panel = document.getElementById("live");
-  const list = own("events");
-  const unwatched = window.fetch.bind(window);
+  const list = part("events");
+  const originalFetch = window.fetch.bind(window);
   let shown = null;
 
   window.fetch = async (input, init) => {
     const operation = document.activeElement?.closest(".opblock");
-    const response = await unwatched(input, init);
+    const response = await originalFetch(input, init);
     const type = response.headers.get("content-type") ?? "";
     if (type.startsWith("text/event-stream") && response.body) {
       follow(response.clone(), { ...describe(input, init), operation }).catch(console.error);
@@ -63,17 +63,17 @@
   // https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
   async function* events(body) {
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
-    let event = fresh();
+    let buffer = "";
+    let event = emptyEvent();
     while (true) {
       const { value, done } = await reader.read();
       if (done) return;
-      const lines = (rest + value).split("\n");
-      rest = lines.pop();
+      const lines = (buffer + value).split("\n");
+      buffer = lines.pop();
       for (const line of lines.map((text) => text.replace(/\r$/, ""))) {
         if (line === "") {
           if (event.data.length) yield { ...event, data: event.data.join("\n") };
-          event = fresh();
+          event = emptyEvent();
         } else if (!line.startsWith(":")) {
           const [, name, text] = /^([^:]*):? ?(.*)$/su.exec(line);
           if (name === "data") event.data.push(text);
@@ -83,15 +83,15 @@
     }
   }
 
-  const fresh = () => ({ id: "", event: "", data: [] });
+  const emptyEvent = () => ({ id: "", event: "", data: [] });
 
   function open(stream) {
     shown = stream;
     list.replaceChildren();
-    own("request").textContent = `${stream.method} ${stream.path}`;
-    own("count").textContent = "0";
-    own("stop").disabled = !stream.sessionId;
-    state("running");
+    part("request").textContent = `${stream.method} ${stream.path}`;
+    part("count").textContent = "0";
+    part("stop").disabled = !stream.sessionId;
+    setState("running");
     panel.hidden = false;
     document.documentElement.classList.add("live-open");
     tick(stream);
@@ -99,33 +99,33 @@
 
   function show(stream, event) {
     stream.count += 1;
-    stream.failed = event.event === "error" || failure(event.data);
+    stream.failed = event.event === "error" || isFailure(event.data);
     if (stream !== shown) return;
     const follows = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
     const line = document.createElement("div");
     line.append(
-      piece("span", "id", event.id),
-      piece("span", "event", event.event || "message"),
-      piece("span", "data", event.data),
+      span("id", event.id),
+      span("event", event.event || "message"),
+      span("data", event.data),
     );
     line.lastElementChild.dir = "auto";
     list.append(line);
     if (list.childElementCount > MAX_LINES) list.firstElementChild.remove();
-    own("count").textContent = String(stream.count);
+    part("count").textContent = String(stream.count);
     if (follows) list.scrollTop = list.scrollHeight;
   }
 
-  function piece(tag, kind, text) {
-    const made = document.createElement(tag);
-    made.className = kind;
-    made.textContent = text;
-    return made;
+  function span(className, text) {
+    const node = document.createElement("span");
+    node.className = className;
+    node.textContent = text;
+    return node;
   }
 
-  function failure(data) {
+  function isFailure(data) {
     try {
-      const told = JSON.parse(data);
-      return told?.error !== undefined || told?.step === "error";
+      const value = JSON.parse(data);
+      return value?.error !== undefined || value?.step === "error";
     } catch {
       return false;
     }
@@ -134,17 +134,17 @@
   function tick(stream) {
     if (stream !== shown) return;
     const elapsedS = (performance.now() - stream.startedMs) / 1000;
-    own("elapsed").textContent = `${elapsedS.toFixed(1)} s`;
+    part("elapsed").textContent = `${elapsedS.toFixed(1)} s`;
   }
 
   function close(stream, outcome) {
     if (stream !== shown) return;
-    own("stop").disabled = true;
-    state(outcome);
+    part("stop").disabled = true;
+    setState(outcome);
   }
 
-  function state(text) {
-    own("state").textContent = text;
+  function setState(text) {
+    part("state").textContent = text;
     panel.dataset.state = text;
   }
 
@@ -152,30 +152,30 @@
     const stream = shown;
     if (!stream?.sessionId) return;
     stream.stopping = true;
-    // A button that is switched off loses the keyboard.
+    // A disabled button loses the focus.
     list.focus();
-    own("stop").disabled = true;
-    state("stopping");
+    part("stop").disabled = true;
+    setState("stopping");
     const path = `v1/cancel/${encodeURIComponent(stream.sessionId)}`;
     const url = new URL(path, document.baseURI);
     let reason = "";
     try {
-      const answer = await unwatched(url, { method: "POST", headers: stream.keys });
+      const answer = await originalFetch(url, { method: "POST", headers: stream.keys });
       if (!answer.ok) reason = `status ${answer.status}`;
     } catch (error) {
       reason = error.message;
     }
     if (!reason || stream !== shown) return;
     stream.stopping = false;
-    own("stop").disabled = false;
-    state(`not stopped: ${reason}`);
+    part("stop").disabled = false;
+    setState(`not stopped: ${reason}`);
   }
 
-  own("stop").addEventListener("click", stop);
-  own("close").addEventListener("click", () => {
+  part("stop").addEventListener("click", stop);
+  part("close").addEventListener("click", () => {
     panel.hidden = true;
     document.documentElement.classList.remove("live-open");
-    // The button that was pressed is gone: Swagger UI draws another one beside Clear.
+    // The Execute button that was pressed no longer exists: Swagger UI has drawn another one.
     shown?.operation?.querySelector(".execute")?.focus();
   });
 })();

@@ -1,20 +1,20 @@
-// Requests to the server: the key, and errors that people can read. Addresses are relative, so the
-// page works behind any prefix.
+// Requests to the server: the API key, and errors with their code. Addresses are relative, so that
+// the page works behind any prefix.
 
 import { $ } from "./dom.js";
 import { load, save } from "./store.js";
 import { t } from "./language.js";
 
-const PASSING = new Set([408, 425, 429, 500, 502, 503, 504]);
+const TRANSIENT = new Set([408, 425, 429, 500, 502, 503, 504]);
 
-/** A request that was refused. `passing`: the same request may work later. */
+/** An error response. `code` says which error; `transient`: the same request may work later. */
 export class ApiError extends Error {
   constructor(status, code, message, retryAfterS) {
     super(message);
     this.status = status;
     this.code = code;
     this.retryAfterS = retryAfterS;
-    this.passing = PASSING.has(status);
+    this.transient = TRANSIENT.has(status);
   }
 }
 
@@ -25,8 +25,8 @@ export function newId() {
 }
 
 /**
- * Ask the server; asks the person for a key when the server wants one.
- * Throws ApiError for a refusal, TypeError when the server cannot be reached.
+ * Send a request; asks the person for a key when the server needs one.
+ * Throws ApiError for an error response, TypeError when the server cannot be reached.
  */
 export async function request(path, { method = "GET", body, headers = {}, signal } = {}) {
   for (;;) {
@@ -42,32 +42,33 @@ export async function request(path, { method = "GET", body, headers = {}, signal
       cache: "no-store",
     });
     if (response.ok) return response;
-    const error = await refusal(response);
+    const error = await errorOf(response);
     if (error.status !== 401 || !(await askForKey(key !== ""))) throw error;
   }
 }
 
-async function refusal(response) {
-  let told = {};
+async function errorOf(response) {
+  let body = {};
   try {
-    told = await response.json();
+    body = await response.json();
   } catch {
-    // A proxy's own page.
+    // A proxy's own error page.
   }
-  const error = told?.error ?? {};
-  const detail = Array.isArray(told?.detail)
-    ? told.detail.map((problem) => problem.msg).join("; ")
-    : told?.detail;
+  const error = body?.error ?? {};
+  const detail = Array.isArray(body?.detail)
+    ? body.detail.map((problem) => problem.msg).join("; ")
+    : body?.detail;
   const message = detail || error.message || t("http_error", { status: response.status });
+  // Only what the server sent; a date (which proxies may send) is not shown.
   const retryAfterS = Number(response.headers.get("Retry-After")) || null;
-  return new ApiError(response.status, told?.code || error.code || "", message, retryAfterS);
+  return new ApiError(response.status, body?.code || error.code || "", message, retryAfterS);
 }
 
-let asking = null;
+let pendingKey = null;
 
-/** Ask for a key once, however many requests wait for it; false when there is none. */
+/** Ask for a key once for all waiting requests; false when none is given. */
 function askForKey(refused) {
-  asking ??= new Promise((answer) => {
+  pendingKey ??= new Promise((answer) => {
     const dialog = $("key-dialog");
     $("key").value = "";
     $("key").setAttribute("aria-invalid", String(refused));
@@ -75,7 +76,7 @@ function askForKey(refused) {
     dialog.addEventListener(
       "close",
       () => {
-        asking = null;
+        pendingKey = null;
         const given = dialog.returnValue === "use" ? $("key").value.trim() : "";
         $("key").value = "";
         if (given) save("key", given, "sessionStorage");
@@ -85,7 +86,7 @@ function askForKey(refused) {
     );
     dialog.showModal();
   });
-  return asking;
+  return pendingKey;
 }
 
 $("key-form").addEventListener("submit", (event) => {

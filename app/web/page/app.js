@@ -4,9 +4,9 @@
 import { $ } from "./dom.js";
 import { onLanguage, startLanguage, t } from "./language.js";
 import { load, save } from "./store.js";
-import * as chat from "./chat.js";
-import * as summarize from "./summarize.js";
-import * as write from "./write.js";
+import * as chat from "./views/chat.js";
+import * as summarize from "./views/summarize.js";
+import * as write from "./views/write.js";
 
 // Each has start(), called once, and show(query), called whenever its address is opened.
 const VIEWS = { summarize, chat, write };

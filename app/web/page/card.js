@@ -1,11 +1,11 @@
-// The card that builds field by field. It shows a summary and knows nothing of how it came.
+// The card that fills in field by field. It shows a summary and knows nothing of the stream.
 
 import { $, clip, element, setText, webAddress } from "./dom.js";
 import { day, number, t } from "./language.js";
 
 const LONGEST_TITLE = 300;
 
-/** Show what is known of the input and of who writes. */
+/** Show the source of the text and the model that writes. */
 export function showSource(meta) {
   const line = $("card-source");
   if (!meta) return line.replaceChildren();
@@ -34,7 +34,7 @@ export function showSource(meta) {
   setText($("card-engine"), extracted ? t("extracted") : t("written_by", { model }));
 }
 
-/** Show the object as far as it is written. */
+/** Show the fields that have arrived. */
 export function showSummary(state) {
   setText($("card-title"), clip(state?.title ?? "", LONGEST_TITLE));
   setText($("card-summary"), state?.main_summary ?? "");

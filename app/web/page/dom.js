@@ -1,4 +1,4 @@
-// Small words for the DOM. Text is only ever set as text, so nothing that a model or a page wrote
+// Small helpers for the DOM. Text is only ever set as text, so nothing that a model or a page wrote
 // can become markup.
 
 export const $ = (id) => document.getElementById(id);
@@ -23,7 +23,7 @@ export function clip(text, limit) {
   return characters.length > limit ? `${characters.slice(0, limit - 1).join("")}…` : String(text);
 }
 
-/** Return an address if it is one of the web, else null. */
+/** Return an http or https address, else null. */
 export function webAddress(text) {
   try {
     const url = new URL(text);
@@ -40,7 +40,7 @@ export function reveal(node) {
 
 let clearing;
 
-/** Say something to who sees the page and who hears it; it goes after a while unless `stays`. */
+/** Show and announce a notice; it disappears after a while unless `stays`. */
 export function notify(text, { stays = false, kind = "" } = {}) {
   const notice = $("notice");
   clearTimeout(clearing);
@@ -50,7 +50,7 @@ export function notify(text, { stays = false, kind = "" } = {}) {
   if (text && !stays) clearing = setTimeout(() => notice.classList.remove("shown"), 4000);
 }
 
-/** Say something to screen readers only. */
+/** Announce a text to screen readers only. */
 export function announce(text) {
   $("announcer").textContent = text;
 }
@@ -65,13 +65,13 @@ export function download(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** Return a file name made of a title. */
+/** Return a file name for a title. */
 export function fileName(title, ending) {
   const name = title.normalize("NFKD").replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "");
   return `${clip(name.toLowerCase() || "precis", 60).replace("…", "")}.${ending}`;
 }
 
-/** Copy a text; true when the browser let us. */
+/** Copy a text; return whether the browser allowed it. */
 export async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);

@@ -1,11 +1,11 @@
-// Pictures that go with a message: made small before they are sent, and without what a camera adds.
+// Images attached to a message: scaled down before they are sent, and without camera metadata.
 
 import { element } from "./dom.js";
 
 const LONGEST_SIDE = 1280;
 const MOST = 4;
 
-/** Return a picture as a data URL, at most 1,280 pixels wide and high. Throws when it is none. */
+/** Return an image as a data URL, at most 1,280 pixels wide and high. Throws for other files. */
 async function shrink(file) {
   const bitmap = await createImageBitmap(file);
   const scale = Math.min(1, LONGEST_SIDE / Math.max(bitmap.width, bitmap.height));
@@ -22,7 +22,7 @@ async function shrink(file) {
   return canvas.toDataURL("image/jpeg", 0.85);
 }
 
-/** Return data URLs of those files that are pictures, and whether all of them were. */
+/** Return data URLs of the files that are images, and whether all of them were. */
 export async function readImages(files, room = MOST) {
   const read = await Promise.allSettled([...files].slice(0, room).map(shrink));
   const images = read.filter((one) => one.status === "fulfilled").map((one) => one.value);

@@ -1,5 +1,5 @@
-// What stands inside a block of Markdown, as nodes: emphasis, code, links. Built node by node, so
-// that markup in the text stays text.
+// The inline part of Markdown as DOM nodes: emphasis, code, links. Built node by node, so that
+// markup in the text stays text.
 
 import { element, webAddress } from "./dom.js";
 

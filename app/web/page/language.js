@@ -1,4 +1,4 @@
-// Which language the page speaks, and its words in it.
+// The language of the page, and its texts in it.
 
 import { load, save } from "./store.js";
 import { TEXTS } from "./texts.js";
@@ -6,28 +6,28 @@ import { TEXTS } from "./texts.js";
 let language = "en";
 const listeners = [];
 
-/** Return the words of that name, with {values} put in; a name may stand for a list. */
+/** Return the text of that name with {values} filled in; some names stand for a list. */
 export function t(name, values = {}) {
   const words = TEXTS[language][name] ?? TEXTS.en[name] ?? name;
   if (Array.isArray(words)) return words;
   return words.replace(/\{(\w+)\}/g, (whole, key) => values[key] ?? whole);
 }
 
-/** Return a number as the language writes it. */
+/** Return a number formatted for the language. */
 export function number(value) {
   return new Intl.NumberFormat(language).format(value);
 }
 
-/** Return a day, or the text itself when it is none. */
+/** Return a date formatted for the language, or the text itself when it is no date. */
 export function day(text) {
   const date = new Date(text);
   if (Number.isNaN(date.getTime())) return text;
   return new Intl.DateTimeFormat(language, { dateStyle: "medium" }).format(date);
 }
 
-/** Call `speak` whenever the language changes. */
-export function onLanguage(speak) {
-  listeners.push(speak);
+/** Call `changed` whenever the language changes. */
+export function onLanguage(changed) {
+  listeners.push(changed);
 }
 
 function translate() {
@@ -37,10 +37,10 @@ function translate() {
     node.setAttribute("aria-label", t(node.dataset.tLabel));
   for (const node of document.querySelectorAll("[data-t-placeholder]"))
     node.placeholder = t(node.dataset.tPlaceholder);
-  for (const speak of listeners) speak();
+  for (const changed of listeners) changed();
 }
 
-/** Choose the language that was chosen before, else the browser's. */
+/** Use the language chosen before, else the browser's. */
 export function startLanguage(select) {
   const wanted = [load("language", ""), ...(navigator.languages ?? [navigator.language])];
   // "in" is what older systems call Indonesian.

@@ -1,23 +1,23 @@
-// How the turns of a chat look. Knows nothing of where their words come from.
+// Draws the turns of a chat. Knows nothing of where their text comes from.
 
 import { $, copyText, element, notify } from "./dom.js";
 import { t } from "./language.js";
 import { showMarkdown } from "./markdown.js";
 
-// Who reads something further up is not pulled down.
+// A reader who has scrolled up is not pulled down.
 let atEnd = true;
 $("messages").addEventListener("scroll", () => {
   const log = $("messages");
   atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
 });
-// A phone's keyboard makes the log smaller: its newest words stay in view.
-new ResizeObserver(toEnd).observe($("messages"));
+// A phone's keyboard makes the log smaller: its newest text stays in view.
+new ResizeObserver(scrollToEnd).observe($("messages"));
 
-function toEnd() {
+function scrollToEnd() {
   if (atEnd) $("messages").scrollTop = $("messages").scrollHeight;
 }
 
-/** Show all turns; those that are there already keep their nodes. */
+/** Show all turns; those already shown keep their nodes. */
 export function showMessages(messages) {
   const log = $("messages");
   if (messages.length === 0) {
@@ -30,7 +30,7 @@ export function showMessages(messages) {
     const node = log.children[place] ?? log.appendChild(frame());
     showMessage(node, message);
   });
-  toEnd();
+  scrollToEnd();
 }
 
 function frame() {

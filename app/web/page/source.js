@@ -1,20 +1,20 @@
-// What is to be summarized: a link, a text, or the text of a file.
+// Reads the input of a summary: a link, a text, or the text of a file.
 
 import { webAddress } from "./dom.js";
 
 export const SHORTEST = 50;
 export const LONGEST = 50_000;
 
-/** Return {url} or {text} for what was pasted. */
+/** Return {url} or {text} for a pasted text. */
 export function readSource(given) {
   const text = given.trim();
-  // A link without its scheme, as browsers show it.
+  // Browsers show links without their scheme.
   const bare = /^[\w-]+(\.[\w-]+)+(:\d+)?(\/\S*)?$/u.test(text) ? `https://${text}` : text;
   const url = /\s/.test(text) ? null : webAddress(bare);
   return url ? { url: webAddress(text) ? text : bare } : { text };
 }
 
-/** Return the text of a file, or null when it is none. */
+/** Return the text of a file, or null for a binary file. */
 export async function readFile(file) {
   const bytes = new Uint8Array(await file.slice(0, 4_000_000).arrayBuffer());
   if (bytes.subarray(0, 4_096).includes(0)) return null;
@@ -26,7 +26,7 @@ export async function readFile(file) {
 
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: " " };
 
-/** Return the words of a page; they are only ever shown and sent as text. */
+/** Return the text of an HTML page; it is only ever shown and sent as text. */
 export function withoutMarkup(html) {
   return html
     .replace(/<(script|style|head|nav|footer|template|svg)\b[\s\S]*?<\/\1\s*>/gi, " ")

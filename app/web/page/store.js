@@ -1,21 +1,21 @@
-// What the browser keeps between visits. A browser that keeps nothing (a private window, a frame of
-// another site) still works: then it is kept until the page is closed.
+// Values stored in the browser between visits. Where the browser refuses storage (a private window,
+// a frame of another site), they live in memory until the page is closed.
 
 const PREFIX = "precis.";
 const memory = new Map();
 
-/** Return what was kept under a name, or `otherwise`. */
-export function load(name, otherwise, area = "localStorage") {
+/** Return the value stored under a name, or `fallback`. */
+export function load(name, fallback, area = "localStorage") {
   try {
-    const kept = window[area].getItem(PREFIX + name);
-    if (kept !== null) return JSON.parse(kept);
+    const stored = window[area].getItem(PREFIX + name);
+    if (stored !== null) return JSON.parse(stored);
   } catch {
-    // Refused, or not ours.
+    // Storage is refused, or the value is not ours.
   }
-  return memory.has(name) ? memory.get(name) : otherwise;
+  return memory.has(name) ? memory.get(name) : fallback;
 }
 
-/** Keep a value; false when the browser has no room for it. */
+/** Store a value; return false when the browser has no space for it. */
 export function save(name, value, area = "localStorage") {
   memory.set(name, value);
   try {
@@ -26,7 +26,7 @@ export function save(name, value, area = "localStorage") {
   }
 }
 
-/** Call `changed` when another tab keeps something else under that name. */
+/** Call `changed` when another tab stores another value under that name. */
 export function onChange(name, changed) {
   addEventListener("storage", (event) => {
     if (event.key === PREFIX + name) changed();

@@ -1,23 +1,26 @@
 // Reads a stream of the server to its end, across lost connections: every event has an id, and
-// Last-Event-ID continues where the connection broke, without a gap and without a duplicate.
+// Last-Event-ID resumes after the last one received, without a gap and without a duplicate.
 // Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 import { ApiError, request } from "./api.js";
 import { notify } from "./dom.js";
 import { t } from "./language.js";
 
-// The server breaks its silence at least every 15 s.
+// The server sends an event or a heartbeat at least every 15 s.
 const SILENCE_MS = 40_000;
 const LONGEST_PAUSE_MS = 10_000;
 
-/** The server no longer keeps the stream. */
+// Codes of what the server does not have, or no longer has.
+const GONE = new Set(["unknown_session", "unknown_job", "events_gone"]);
+
+/** The server no longer has the session. */
 export class Gone extends Error {}
 
-/** An event that the page itself cannot deal with: asking for it again would not help. */
+/** The page cannot handle an event: receiving it again would not help. */
 export class Defect extends Error {}
 
-/** Return what went wrong, in words for people. */
-export function words(error) {
+/** Return the text of an error for people; the server's own message where it sent one. */
+export function errorText(error) {
   if (error instanceof Gone) return t("gone");
   if (error instanceof Defect) return t("defect");
   if (!(error instanceof ApiError)) return t("unreachable");
@@ -65,14 +68,14 @@ function withinSilence(reading) {
 /**
  * Read a session to its terminal event.
  *
- * `path`: where its events are read again. `start`: sends the request that begins it; without it
- * the session exists already. `onEvent` returns true for the event that ends it; `onOver` is called
- * instead where the connection broke after the last event with an id, and nothing is left to come.
+ * `path`: where its events are replayed. `start`: sends the request that starts the session;
+ * without it the session exists already. `onEvent` returns true for the event that ends it; `onOver`
+ * is called instead where the connection broke after the last event with an id, and no more comes.
  * Throws Gone, ApiError, or AbortError when `signal` says so.
  */
 export async function follow({ path, start, onEvent, onOver, signal }) {
   let lastId = null;
-  // Whether the server has the session: a request whose answer never came may have reached it.
+  // Whether the server has the session: a request without a response may have reached it.
   let begun = start ? "no" : "yes";
   let failures = 0;
   let lost = false;
@@ -91,16 +94,18 @@ export async function follow({ path, start, onEvent, onOver, signal }) {
         failures = 0;
         lastId = event.id ?? lastId;
         came = true;
-        if (take(event)) return;
+        if (handle(event, onEvent)) return;
       }
-      // Closed without a terminal event, and nothing new: it will not come any more.
+      // Closed three times without a terminal event or anything new: the end will not come.
       empty = came ? 0 : empty + 1;
       if (empty > 2) throw new Gone(t("gone"));
     } catch (error) {
       signal.throwIfAborted();
-      if (error instanceof Gone || error instanceof Defect) throw error;
-      if (error instanceof ApiError && (begun === "no" || !error.passing)) throw error;
-      if (begun === "no") begun = "perhaps";
+      if (isFinal(error, begun)) {
+        if (lost) notify("");
+        throw error;
+      }
+      if (begun === "no") begun = "maybe";
     }
     signal.throwIfAborted();
     lost = true;
@@ -108,22 +113,13 @@ export async function follow({ path, start, onEvent, onOver, signal }) {
     await pause(Math.min(LONGEST_PAUSE_MS, 300 * 2 ** failures++), signal);
   }
 
-  function take(event) {
-    try {
-      return onEvent(event);
-    } catch (error) {
-      throw new Defect("an event could not be shown", { cause: error });
-    }
-  }
-
   async function open() {
     if (begun === "no") return begin();
     try {
       return await request(path, { headers: lastId ? { "Last-Event-ID": lastId } : {}, signal });
     } catch (error) {
-      if (!(error instanceof ApiError) || (error.status !== 404 && error.status !== 410)) throw error;
-      if (begun === "perhaps") return begin();
-      notify("");
+      if (!(error instanceof ApiError) || !GONE.has(error.code)) throw error;
+      if (begun === "maybe") return begin();
       throw new Gone(error.message);
     }
   }
@@ -135,7 +131,20 @@ export async function follow({ path, start, onEvent, onOver, signal }) {
   }
 }
 
-/** Wait, but not longer than until the network is back. */
+function isFinal(error, begun) {
+  if (error instanceof ApiError) return begun === "no" || !error.transient;
+  return error instanceof Gone || error instanceof Defect;
+}
+
+function handle(event, onEvent) {
+  try {
+    return onEvent(event);
+  } catch (error) {
+    throw new Defect("an event could not be shown", { cause: error });
+  }
+}
+
+/** Wait, or return early when the browser says that the network is back. */
 function pause(ms, signal) {
   return new Promise((go) => {
     const end = () => {

@@ -1,4 +1,4 @@
-// Every word of the page, in every language that it speaks.
+// All texts of the page, in each of its languages.
 
 export const TEXTS = {
   en: {

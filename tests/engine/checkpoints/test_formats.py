@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -189,15 +188,6 @@ def test_without_a_known_limit_the_context_is_the_bound() -> None:
     assert chosen(None).kept_tokens is None
 
 
-def test_the_int8_copy_comes_before_what_is_kept() -> None:
-    """C12: it reads every prompt faster, and not only those that are asked for again."""
-    both = chosen(16 * GB, weights="int4")
-    assert both.format.int8_copy
-    tight = chosen(both.need_bytes, weights="int4")
-    assert tight.format.int8_copy
-    assert tight.kept_tokens == 0
-
-
 def test_models_that_generate_runs_need_room_for_one() -> None:
     """C12: they run one after the other."""
     four, one = (chosen(24 * GB, count, model_type="gemma2") for count in (4, 1))
@@ -205,47 +195,17 @@ def test_models_that_generate_runs_need_room_for_one() -> None:
     assert four == one
 
 
-@pytest.mark.parametrize(
-    ("weights", "gigabytes"), [("int8", 3.9), ("int4", 2.2), ("int4 and int8 copy", 5.9)]
-)
+@pytest.mark.parametrize(("weights", "gigabytes"), [("int8", 3.9), ("int4", 2.2)])
 def test_the_need_of_packed_weights_is_what_phi3_holds(weights: str, gigabytes: float) -> None:
     """C12: embedding bfloat16, head int8, layers as the format says."""
-    name, _, int8_copy = weights.partition(" and ")
-    chosen = next(f for f in FORMATS if f.name == name)
     need = need_bytes(
         phi3(num_hidden_layers=0, hidden_size=1, intermediate_size=1, num_attention_heads=1),
-        replace(chosen, int8_copy=bool(int8_copy)),
+        next(one for one in FORMATS if one.name == weights),
         context_tokens=1,
         prompt_tokens=1,
     )
     # While loading, one tensor more than what is held: the largest has 0.1 billion elements.
     assert need == pytest.approx(gigabytes * GB + RUNTIME_BYTES + 0.4 * GB, abs=0.06 * GB)
-
-
-@pytest.mark.parametrize(("room", "int8_copy"), [(16 * GB, True), (7 * GB, False), (None, True)])
-def test_int4_gets_its_int8_int8_copy_when_that_fits_and_says_so(
-    room: int | None, int8_copy: bool
-) -> None:
-    """C12: the int8 copy reads prompts faster and is not worth being refused for."""
-    choice = choose(phi3(), weights="int4", available=room, context_tokens=4096, prompt_tokens=3072)
-    assert (choice.format.name, choice.format.int8_copy) == ("int4", int8_copy)
-    assert ("with an int8 copy" if int8_copy else "no int8 copy") in choice.reason
-    assert room is None or choice.need_bytes <= room
-
-
-def test_native_kernels_need_no_int8_copy_and_are_asked_for_only_by_int4() -> None:
-    """C12: they read a prompt by way of int8, and 3.7 GB stay free."""
-    values: dict[str, Any] = {"context_tokens": 4096, "prompt_tokens": 3072}
-    choice = choose(phi3(), weights="int4", available=16 * GB, native=lambda: True, **values)
-    assert not choice.format.int8_copy
-    assert "need no int8 copy" in choice.reason
-    bare = choose(phi3(), weights="int4", available=choice.need_bytes, **values)
-    assert bare.need_bytes == choice.need_bytes
-
-    def never() -> bool:
-        raise AssertionError("a compiler was called for nothing")
-
-    choose(phi3(), available=64 * GB, native=never, **values)
 
 
 def test_layers_that_no_kernel_takes_are_counted_in_bfloat16() -> None:

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from app.engine.quantized.kernels import find_kernels
 from app.engine.quantized.linear import Int4Linear, Int8Linear
 from app.services.model_loader_v4 import ModelServiceV4
 from tests import weight_formats
 from tests.checkpoints import make_checkpoint
-from tests.weight_formats import WITHOUT_INT8_COPY, WeightFormat, of_this_run
+from tests.weight_formats import INT4_ON_TORCH, WeightFormat, of_this_run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FIXTURES = ("checkpoint", "fallback_checkpoint", "qwen_checkpoint", "llama_checkpoint")
 
 
@@ -31,11 +30,11 @@ def layers_of(folder: Path) -> Counter[str]:
     model, _ = Tiny.get_model()
     assert Tiny.info()["weights"] == of_this_run().held
     found: Counter[str] = Counter()
-    for name, module in model.named_modules():
+    for module in model.modules():
         if isinstance(module, Int4Linear):
             found["int4"] += 1
         elif isinstance(module, Int8Linear):
-            found["int8 copy" if name.endswith(".int8_copy") else "int8"] += 1
+            found["int8"] += 1
         elif type(module) is nn.Linear:
             found[str(module.weight.dtype).removeprefix("torch.")] += 1
     return found
@@ -48,12 +47,9 @@ def test_the_tiny_models_are_held_as_the_run_asks(request: pytest.FixtureRequest
         found = layers_of(request.getfixturevalue(fixture))
         run = of_this_run()
         if run.held == "int4":
-            native = run.native and find_kernels().native
-            copies = 0 if run.name == WITHOUT_INT8_COPY or native else found["int4"]
             # The head is never int4.
-            assert (found.total() - copies - found["int4"], found["int8"]) == (1, 1)
+            assert (found.total() - found["int4"], found["int8"]) == (1, 1)
             assert found["int4"] >= 4
-            assert found["int8 copy"] == copies
         else:
             assert set(found) == {run.held}
             assert found.total() >= 5
@@ -68,8 +64,6 @@ def test_a_format_that_a_test_names_is_left_alone(tmp_path: Path) -> None:
     for name in weight_formats.NAMES:
         run = WeightFormat(name)
         assert run.loading(folder, weights="float16")["weights"] == "float16"
-        assert "memory_limit_bytes" not in run.loading(folder, weights="float16")
-        assert run.loading(folder, memory_limit_bytes=9)["memory_limit_bytes"] == 9
         assert run.settings(folder, v4_weights="int8")["v4_weights"] == "int8"
         assert "torch_dtype" not in run.settings(folder, v4_weights="int8")
         if run.packed:
@@ -86,7 +80,7 @@ def test_the_option_reaches_the_loaders() -> None:
                 "-m",
                 "pytest",
                 "--weights",
-                WITHOUT_INT8_COPY,
+                INT4_ON_TORCH,
                 "-p",
                 "no:cacheprovider",
             ),
@@ -99,6 +93,6 @@ def test_the_option_reaches_the_loaders() -> None:
     )
     assert done.returncode == 0, done.stdout
     last = next(line for line in done.stdout.splitlines() if "linear layers" in line)
-    assert f"--weights {WITHOUT_INT8_COPY}" in last
+    assert f"--weights {INT4_ON_TORCH}" in last
     assert " int4" in last
     assert "float32" not in last

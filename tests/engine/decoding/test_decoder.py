@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,7 @@ from app.engine.decoding.attention import NAME
 from app.engine.decoding.decoder import Decoder, decoder_of
 from app.engine.decoding.kv_cache import KeyValues
 from app.engine.decoding.limits import ALONE_TOKENS, FIRST_ROWS, LEAST_ROWS, MOST_ROWS, DecodeLimits
-from app.engine.decoding.sequence import Generation
+from app.engine.decoding.sequence import Sequence
 
 WAIT_S = 60.0
 VOCABULARY = 97
@@ -58,8 +59,8 @@ def prompt_of(length: int, seed: int = 0) -> list[int]:
 
 
 @dataclass
-class Told:
-    """What a generation told."""
+class Run:
+    """What a sequence reported."""
 
     tokens: list[int] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
@@ -77,42 +78,42 @@ class Told:
 
 def start(
     decoder: Decoder,
-    prompt: Sequence[int],
+    prompt: abc.Sequence[int],
     *,
     max_tokens: int = 40,
-    processors: Sequence[Callable[..., torch.Tensor]] = (),
+    processors: abc.Sequence[Callable[..., torch.Tensor]] = (),
     constraint: Any = None,
-    on_read: Callable[[float], None] | None = None,
+    on_prefill: Callable[[float], None] | None = None,
     stop: threading.Event | None = None,
-) -> Told:
-    told = Told(stop=stop or threading.Event())
+) -> Run:
+    run = Run(stop=stop or threading.Event())
 
     def on_token(token: int) -> None:
-        told.tokens.append(token)
-        told.begun.set()
+        run.tokens.append(token)
+        run.begun.set()
 
     def on_end(failure: BaseException | None) -> None:
-        told.failure = failure
-        told.ended.set()
+        run.failure = failure
+        run.ended.set()
 
     decoder.submit(
-        Generation(
+        Sequence(
             prompt=prompt,
             max_tokens=max_tokens,
             processors=processors,
             eos_ids=frozenset(),
             constraint=constraint,
             may_force=constraint is not None,
-            stopped=told.stop.is_set,
+            stopped=run.stop.is_set,
             on_token=on_token,
-            on_read=on_read or told.shares.append,
+            on_prefill=on_prefill or run.shares.append,
             on_end=on_end,
         )
     )
-    return told
+    return run
 
 
-def expected_of(model: Any, prompt: Sequence[int], max_tokens: int = 40) -> list[int]:
+def expected_of(model: Any, prompt: abc.Sequence[int], max_tokens: int = 40) -> list[int]:
     """What `generate` itself writes, with transformers' plainest attention."""
     own = model.config._attn_implementation
     model.set_attn_implementation("eager")
@@ -168,8 +169,8 @@ def test_those_who_decode_together_write_what_each_writes_alone(model: Any) -> N
         start(decoder(model), prompt, max_tokens=budget)
         for prompt, budget in zip(prompts[1:], budgets[1:], strict=True)
     ]
-    for told, prompt, budget in zip([first, *others], prompts, budgets, strict=True):
-        assert told.wait() == expected_of(model, prompt, budget)
+    for run, prompt, budget in zip([first, *others], prompts, budgets, strict=True):
+        assert run.wait() == expected_of(model, prompt, budget)
 
 
 def rows_seen(model: Any) -> tuple[list[int], Any]:
@@ -214,7 +215,7 @@ class Forced:
     def __init__(self) -> None:
         self.known = list(self.tokens)
 
-    def advance(self, ids: Sequence[int]) -> None:
+    def advance(self, ids: abc.Sequence[int]) -> None:
         """It follows nothing."""
 
     def forced(self) -> list[int]:
@@ -229,19 +230,19 @@ def test_tokens_that_are_forced_go_into_one_forward() -> None:
     first = expected_of(model, prompt, 1)
     expected = expected_of(model, [*prompt, *first, *Forced.tokens], 6)
     rows, hook = rows_seen(model)
-    told = start(decoder(model), prompt, max_tokens=10, constraint=Forced())
-    assert told.wait() == [*first, *Forced.tokens, *expected]
+    run = start(decoder(model), prompt, max_tokens=10, constraint=Forced())
+    assert run.wait() == [*first, *Forced.tokens, *expected]
     hook.remove()
     assert rows == [30, 4, 1, 1, 1, 1, 1]
 
 
 def test_one_that_comes_meanwhile_does_not_hold_up_one_that_rests() -> None:
-    """S1.31: the end of one generation is told although the thread works on for another."""
+    """S1.31: the end of one sequence is reported although the thread works on for another."""
     model = model_of()
     running = decoder(model)
     busy = start(running, prompt_of(9), max_tokens=1900)
     assert busy.begun.wait(WAIT_S)
-    running.rest(WAIT_S)
+    running.join(WAIT_S)
     assert not busy.ended.is_set()
     busy.stop.set()
     busy.wait()
@@ -269,9 +270,9 @@ def test_a_model_that_fails_ends_everybody_and_works_again() -> None:
 
     hook = model.get_input_embeddings().register_forward_pre_hook(fail)
     both = [start(decoder(model), prompt_of(5, seed=seed)) for seed in range(2)]
-    for told in both:
+    for run in both:
         with pytest.raises(RuntimeError):
-            told.wait()
+            run.wait()
     hook.remove()
     assert start(decoder(model), prompt_of(5)).wait() == expected_of(model, prompt_of(5))
 
@@ -280,31 +281,31 @@ def test_a_cancel_ends_one_and_its_thread_ends_with_the_last() -> None:
     """S1.31, S4.23."""
     model = model_of()
     running = decoder(model)
-    told = [start(running, prompt_of(9, seed=seed), max_tokens=1900) for seed in range(2)]
-    for one in told:
+    runs = [start(running, prompt_of(9, seed=seed), max_tokens=1900) for seed in range(2)]
+    for one in runs:
         assert one.begun.wait(WAIT_S)
-    told[0].stop.set()
-    assert len(told[0].wait()) < 1900
-    assert not told[1].ended.is_set()
-    told[1].stop.set()
-    told[1].wait()
-    running.rest(WAIT_S)
+    runs[0].stop.set()
+    assert len(runs[0].wait()) < 1900
+    assert not runs[1].ended.is_set()
+    runs[1].stop.set()
+    runs[1].wait()
+    running.join(WAIT_S)
     assert "decoder" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_reading_a_long_prompt_tells_how_far_it_is() -> None:
     """Contract 1: `status` reading with progress that moves, in steps of at least 2 %."""
-    told = start(decoder(model_of(num_hidden_layers=24)), prompt_of(1500), max_tokens=2)
-    told.wait()
-    steps = [after - before for before, after in pairwise([0.0, *told.shares])]
+    run = start(decoder(model_of(num_hidden_layers=24)), prompt_of(1500), max_tokens=2)
+    run.wait()
+    steps = [after - before for before, after in pairwise([0.0, *run.shares])]
     assert 30 < len(steps) <= 50
     assert min(steps) >= 0.02
     assert max(steps) < 0.04
-    assert told.shares[-1] < 1
+    assert run.shares[-1] < 1
 
 
 def test_progress_within_a_chunk_is_never_more_than_what_was_computed() -> None:
-    """Contract 1: a chunk of 512 tokens takes 25 s in float32; what is told is true."""
+    """Contract 1: a chunk of 512 tokens takes 25 s in float32; what is reported is true."""
     model = model_of(num_hidden_layers=8)
     prompt = prompt_of(ALONE_TOKENS - 1)
     computed: list[int] = []
@@ -312,11 +313,11 @@ def test_progress_within_a_chunk_is_never_more_than_what_was_computed() -> None:
     for layer in model.model.layers:
         layer.register_forward_hook(lambda module, args, output: computed.append(1))
 
-    def on_read(share: float) -> None:
+    def on_prefill(share: float) -> None:
         assert share <= len(computed) / 8
         shares.append(share)
 
-    start(decoder(model), prompt, max_tokens=1, on_read=on_read).wait()
+    start(decoder(model), prompt, max_tokens=1, on_prefill=on_prefill).wait()
     assert len(shares) == 7
 
 
@@ -329,8 +330,8 @@ def test_a_cancel_within_a_chunk_ends_it_at_the_next_layer() -> None:
     prompt = prompt_of(1000)
     stop = threading.Event()
     hook = model.model.layers[3].register_forward_pre_hook(lambda module, args: stop.set())
-    told = start(decoder(model), prompt, stop=stop)
-    assert told.wait() == []
+    run = start(decoder(model), prompt, stop=stop)
+    assert run.wait() == []
     assert reached == [0, 1, 2, 3]
     hook.remove()
     assert start(decoder(model), prompt).wait() == expected_of(model, prompt)
@@ -339,8 +340,8 @@ def test_a_cancel_within_a_chunk_ends_it_at_the_next_layer() -> None:
 def test_a_cancel_of_one_who_reads_beside_others_takes_nothing_from_them() -> None:
     """S1.31, S4.24: it ends at the next layer; the step is made again without the chunk."""
     model = model_of()
-    writer = start(decoder(model), prompt_of(20), max_tokens=300)
-    assert writer.begun.wait(WAIT_S)
+    decoding = start(decoder(model), prompt_of(20), max_tokens=300)
+    assert decoding.begun.wait(WAIT_S)
     rows: list[int] = []
     stop = threading.Event()
 
@@ -353,9 +354,9 @@ def test_a_cancel_of_one_who_reads_beside_others_takes_nothing_from_them() -> No
     hook = model.model.layers[0].register_forward_pre_hook(look)
     # A step that was on its way when this was said has shown no rows.
     last = model.model.layers[-1].register_forward_hook(lambda *_: ended.extend(rows[-1:]))
-    reader = start(decoder(model), prompt_of(1500, seed=3), stop=stop)
-    assert reader.wait() == []
-    written = writer.wait()
+    prefill = start(decoder(model), prompt_of(1500, seed=3), stop=stop)
+    assert prefill.wait() == []
+    written = decoding.wait()
     hook.remove()
     last.remove()
     assert written == expected_of(model, prompt_of(20), 300)
@@ -367,8 +368,8 @@ def test_a_cancel_of_one_who_writes_does_not_wait_for_a_newcomers_chunk() -> Non
     """S1.31: a step with a chunk takes most of a second; the newcomer reads on without it."""
     model = model_of(num_hidden_layers=4)
     stop = threading.Event()
-    writer = start(decoder(model), prompt_of(20), max_tokens=1900, stop=stop)
-    assert writer.begun.wait(WAIT_S)
+    decoding = start(decoder(model), prompt_of(20), max_tokens=1900, stop=stop)
+    assert decoding.begun.wait(WAIT_S)
     reached: list[tuple[int, int]] = []
 
     def look(number: int, rows: int) -> None:
@@ -382,9 +383,9 @@ def test_a_cancel_of_one_who_writes_does_not_wait_for_a_newcomers_chunk() -> Non
         )
         for number, layer in enumerate(model.model.layers)
     ]
-    reader = start(decoder(model), prompt_of(200, seed=3), max_tokens=5)
-    writer.wait()
-    read = reader.wait()
+    prefill = start(decoder(model), prompt_of(200, seed=3), max_tokens=5)
+    decoding.wait()
+    read = prefill.wait()
     for hook in hooks:
         hook.remove()
     assert [number for number, rows in reached if rows == 1 + FIRST_ROWS] == [0, 1]
@@ -429,12 +430,12 @@ def test_a_newcomers_prompt_never_holds_the_others_up_for_long(
     assert running is not None
     if read_before:
         start(running, prompt_of(ALONE_TOKENS + 1, seed=5), max_tokens=1).wait()
-    writer = start(running, prompt_of(9), max_tokens=1900)
-    assert writer.begun.wait(WAIT_S)
+    decoding = start(running, prompt_of(9), max_tokens=1900)
+    assert decoding.begun.wait(WAIT_S)
     newcomer = start(running, prompt_of(1200, seed=6), max_tokens=1)
     newcomer.wait()
-    writer.stop.set()
-    writer.wait()
+    decoding.stop.set()
+    decoding.wait()
     beside = [(rows, took) for rows, took in machine.steps if 1 < rows <= 1 + MOST_ROWS][1:]
     assert max(took for _, took in beside) <= longest_s + 0.8
     assert max(took for _, took in beside) <= 2.0
@@ -454,7 +455,7 @@ def test_who_has_no_room_waits_for_somebody_to_leave() -> None:
     assert running is not None
     prompts = [prompt_of(9, seed=seed) for seed in range(5)]
     texts = [start(running, prompt, max_tokens=30) for prompt in prompts]
-    assert [told.wait() for told in texts] == [expected_of(model, one, 30) for one in prompts]
+    assert [run.wait() for run in texts] == [expected_of(model, one, 30) for one in prompts]
     hook.remove()
     # A prompt of nine tokens, one or two who write, or one of each.
     assert set(rows) <= {1, 2, 9, 9 + 1}
@@ -487,7 +488,7 @@ def test_what_users_sent_is_let_go_in_time() -> None:
     running = decoder_of(model, DecodeLimits(ttl_s=600.0, clock=lambda: now[0]))
     assert running is not None
     start(running, prompt_of(300), max_tokens=3).wait()
-    running.rest(WAIT_S)
+    running.join(WAIT_S)
     kept = [ref for ref in alive() if id(ref()) not in others]
     assert len(kept) == 1
     now[0] = 599.0

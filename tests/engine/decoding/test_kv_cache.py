@@ -38,7 +38,7 @@ def test_a_copy_has_its_own_buffers_and_room() -> None:
     kv.reserve(300)
     kv.write(0, 0, torch.ones(64, 300, 32), torch.ones(64, 300, 32))
     kv.length = 300
-    made = kv.copy(100, room_tokens=700)
+    made = kv.copy(100, reserve_tokens=700)
     assert (made.length, made.capacity) == (100, 3 * BLOCK_TOKENS)
     made.write(0, 100, torch.zeros(64, 10, 32), torch.zeros(64, 10, 32))
     assert kv.layer(0)[0][:, :300].min() == 1

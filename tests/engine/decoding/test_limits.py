@@ -11,24 +11,24 @@ from app.engine.decoding.limits import FIRST_ROWS, LEAST_ROWS, MOST_ROWS, STEP_S
 @pytest.mark.parametrize("row_s", [0.004, 0.01, 0.03])
 def test_the_rows_come_to_what_a_step_may_take(step_s: float, row_s: float) -> None:
     """The issue of speed: never a stall of more than 2 s; the others' own tokens count as well."""
-    pace = ChunkSizer()
-    assert pace.rows() == FIRST_ROWS
+    sizer = ChunkSizer()
+    assert sizer.rows() == FIRST_ROWS
     for _ in range(20):
-        rows = pace.rows()
-        pace.took(rows, step_s + rows * row_s)
+        rows = sizer.rows()
+        sizer.record(rows, step_s + rows * row_s)
     best = max(LEAST_ROWS, min(MOST_ROWS, (STEP_S - step_s) / row_s))
-    assert best - 5 < pace.rows() <= best + 1e-9
+    assert best - 5 < sizer.rows() <= best + 1e-9
 
 
 def test_the_rows_have_bounds_and_one_slow_step_is_forgotten() -> None:
     """A machine that stood still for a moment reads on as before."""
-    pace = ChunkSizer()
-    pace.took(64, 0.0)
-    assert pace.rows() == MOST_ROWS
-    pace.took(MOST_ROWS, 3600.0)
-    assert pace.rows() == LEAST_ROWS
-    pace.took(LEAST_ROWS, 0.08)
-    assert pace.rows() == pytest.approx(100 * STEP_S, abs=1)
+    sizer = ChunkSizer()
+    sizer.record(64, 0.0)
+    assert sizer.rows() == MOST_ROWS
+    sizer.record(MOST_ROWS, 3600.0)
+    assert sizer.rows() == LEAST_ROWS
+    sizer.record(LEAST_ROWS, 0.08)
+    assert sizer.rows() == pytest.approx(100 * STEP_S, abs=1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -43,21 +42,40 @@ from tests.weight_formats import of_this_run
 REQUEST = GenerateRequest(messages=(Message("user", "Hello"),), max_tokens=32, seed=1)
 
 
-def loader_of(stream: Callable[..., Any], *, reason: str | None = None) -> Any:
-    """Return a class with the loader's three methods; `stream` is its generation."""
+class Fake:
+    """A backend without a model; `stream` is its generation."""
 
-    class Fake:
-        stream_generation = staticmethod(stream)
+    reads_images = False
 
-        @classmethod
-        def unavailable(cls) -> str | None:
-            return reason
+    def __init__(self, stream: Callable[..., Any], *, reason: str | None = None) -> None:
+        self.stream_generation = stream
+        self.reason = EngineUnavailable(reason) if reason else None
+        self.loads: list[int] = []
 
-        @classmethod
-        def model_id(cls) -> str:
-            return "fake-1"
+    def model_id(self) -> str:
+        return "fake-1"
 
-    return Fake
+    def info(self) -> dict[str, Any]:
+        return {"model_id": "fake-1", "loaded": bool(self.loads)}
+
+    def unavailable(self) -> EngineUnavailable | None:
+        return self.reason
+
+    def prepare(self) -> None:
+        """Nothing to download."""
+
+    def get_model(self) -> object:
+        self.loads.append(threading.get_ident())
+        return None
+
+    def fit(self, request: GenerateRequest, *, may_drop: bool) -> Fitted:
+        return Fitted(request)
+
+    def unload_if_idle(self, idle_s: float) -> bool:
+        return False
+
+    def forget_expired(self) -> None:
+        """Nothing is kept."""
 
 
 def tiny(folder: Path) -> type[ModelServiceV4]:
@@ -80,7 +98,8 @@ def text_of(items: Iterable[Item]) -> str:
 async def all_ended(before: set[threading.Thread]) -> None:
     """Wait, bounded, until no thread is left that was not there before."""
     for thread in set(threading.enumerate()) - before:
-        if thread.name.startswith("gener"):
+        # The run's own, the decoding loop's, that of `generate`; pools keep theirs.
+        if thread.name.startswith(("generation-", "decoder", "generate")):
             await asyncio.to_thread(thread.join, 10)
             assert not thread.is_alive(), thread.name
 
@@ -96,39 +115,23 @@ async def all_ended(before: set[threading.Thread]) -> None:
 )
 async def test_any_iterable_of_text_is_a_generation(stream: Callable[..., Any]) -> None:
     """C24: stream_generation is the door; what is behind it may be replaced."""
-    items = await collect(LocalEngine(loader_of(stream)))
+    items = await collect(LocalEngine(Fake(stream)))
     assert text_of(items) == "ab"
     assert items[-1] == Finish("stop", 0, 2)
 
 
-async def test_the_requests_fields_reach_the_loader() -> None:
-    """S0.14: sampling options; C24: one call, on the class."""
+async def test_the_request_itself_reaches_the_backend() -> None:
+    """S0.14: sampling options; C24: one call. A new field needs no line in the engine."""
     seen: dict[str, Any] = {}
 
     def stream(messages: Sequence[Message], **options: Any) -> list[str]:
         seen.update(options, messages=messages)
         return ["x"]
 
-    request = GenerateRequest(
-        messages=(Message("user", "q"),),
-        max_tokens=7,
-        temperature=0.5,
-        top_p=0.9,
-        seed=3,
-        stop=("S",),
-        json_schema={"type": "object"},
-        presence_penalty=0.1,
-        frequency_penalty=0.2,
-        top_logprobs=3,
-        tools=(Tool("now"),),
-        tool_choice="required",
-        parallel_tool_calls=False,
-        thinking=False,
-    )
-    await collect(LocalEngine(loader_of(stream)), request)
-    for field in fields(GenerateRequest):
-        if field.name not in ("document", "style"):
-            assert seen[field.name] == getattr(request, field.name), field.name
+    await collect(LocalEngine(Fake(stream)))
+    assert seen["request"] is REQUEST
+    assert seen["messages"] is REQUEST.messages
+    assert set(seen) == {"messages", "request", "stop_event", "on_status"}
 
 
 async def test_a_generators_own_finish_and_status_are_handed_on() -> None:
@@ -139,7 +142,7 @@ async def test_a_generators_own_finish_and_status_are_handed_on() -> None:
         yield "text"
         return Finish("length", 11, 22)
 
-    items = await collect(LocalEngine(loader_of(stream)))
+    items = await collect(LocalEngine(Fake(stream)))
     assert items == [Status("reading", progress=0.5), Text("text"), Finish("length", 11, 22)]
 
 
@@ -152,7 +155,7 @@ async def test_text_becomes_thoughts_answers_and_calls() -> None:
         yield from pieces
         return Finish("stop", 3, 4)
 
-    items = await collect(LocalEngine(loader_of(stream)), request)
+    items = await collect(LocalEngine(Fake(stream)), request)
     assert [item.text for item in items if isinstance(item, Reasoning)] == ["hm"]
     assert text_of(items) == "Well. "
     parts = [item for item in items if isinstance(item, ToolCallPart)]
@@ -161,7 +164,7 @@ async def test_text_becomes_thoughts_answers_and_calls() -> None:
     assert items[-1] == Finish("tool_calls", 3, 4)
 
 
-async def test_a_call_that_the_budget_cut_is_told_as_cut() -> None:
+async def test_a_call_that_the_budget_cut_ends_with_length() -> None:
     """Contract 2: `finish_reason`; pitfall: it was always `stop`."""
 
     def stream(messages: Any, **options: Any) -> Any:
@@ -169,12 +172,12 @@ async def test_a_call_that_the_budget_cut_is_told_as_cut() -> None:
         return Finish("length", 3, 4)
 
     request = GenerateRequest(messages=REQUEST.messages, max_tokens=8, tools=(Tool("now"),))
-    assert (await collect(LocalEngine(loader_of(stream)), request))[-1] == Finish("length", 3, 4)
+    assert (await collect(LocalEngine(Fake(stream)), request))[-1] == Finish("length", 3, 4)
 
 
 async def test_what_was_held_back_comes_out_at_the_end() -> None:
     """Contract 2: nothing is lost."""
-    items = await collect(LocalEngine(loader_of(lambda messages, **options: ["<thi"])))
+    items = await collect(LocalEngine(Fake(lambda messages, **options: ["<thi"])))
     assert items == [Text("<thi"), Finish("stop", 0, 1)]
 
 
@@ -185,42 +188,72 @@ async def test_joined_texts_keep_every_token() -> None:
     def stream(messages: Any, **options: Any) -> Iterator[str]:
         yield from (TextChunk(token.text, [token]) for token in tokens)
 
-    items = await collect(LocalEngine(loader_of(stream)))
+    items = await collect(LocalEngine(Fake(stream)))
     assert [one for item in items if isinstance(item, Text) for one in item.logprobs] == tokens
 
 
-async def test_a_loader_without_fit_takes_every_request() -> None:
-    """C24: what is behind the door may be replaced by something simple."""
-    engine = LocalEngine(loader_of(lambda messages, **options: []))
-    assert await engine.fit(REQUEST, may_drop=True) == Fitted(REQUEST)
+class Upkeep(Fake):
+    """A backend that notes what is done beside the requests, and in which thread."""
 
+    def __init__(self) -> None:
+        super().__init__(lambda messages, **options: [])
+        self.calls = asyncio.Queue[tuple[str, float | None, bool]]()
+        self._loop = asyncio.get_running_loop()
+        self._here = threading.get_ident()
 
-async def test_an_unused_model_is_let_go_beside_the_requests() -> None:
-    """MODEL_IDLE_UNLOAD_SECONDS: off unless it is set, and never on the event loop."""
-    asked = asyncio.Queue[tuple[float, bool]]()
-    loop = asyncio.get_running_loop()
-    here = threading.get_ident()
-
-    def unload_if_idle(idle_s: float) -> bool:
-        found = (idle_s, threading.get_ident() == here)
-        loop.call_soon_threadsafe(asked.put_nowait, found)
+    def unload_if_idle(self, idle_s: float) -> bool:
+        self._note("unload_if_idle", idle_s)
         return True
 
-    loader = loader_of(lambda messages, **options: [])
-    loader.unload_if_idle = staticmethod(unload_if_idle)
-    await asyncio.wait_for(LocalEngine(loader).maintain(), 10)
-    assert asked.empty()
+    def forget_expired(self) -> None:
+        self._note("forget_expired", None)
+
+    def _note(self, name: str, value: float | None) -> None:
+        call = (name, value, threading.get_ident() == self._here)
+        self._loop.call_soon_threadsafe(self.calls.put_nowait, call)
+
+
+@pytest.mark.parametrize(
+    ("options", "call"),
+    [
+        ({"idle_unload_s": 0.02}, ("unload_if_idle", 0.02, False)),
+        ({"forget_interval_s": 0.005}, ("forget_expired", None, False)),
+    ],
+)
+async def test_upkeep_runs_beside_the_requests_and_off_the_event_loop(
+    options: dict[str, float], call: tuple[str, float | None, bool]
+) -> None:
+    """MODEL_IDLE_UNLOAD_SECONDS, SESSIONS_TTL_SECONDS: again and again until cancelled."""
+    backend = Upkeep()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        tending = group.create_task(LocalEngine(loader, idle_unload_s=0.02).maintain())
+        upkeep = group.create_task(LocalEngine(backend, **options).maintain())
         for _ in range(3):
-            assert await asked.get() == (0.02, False)
-        tending.cancel()
+            assert await backend.calls.get() == call
+        upkeep.cancel()
+
+
+async def test_without_upkeep_nothing_runs_beside_the_requests() -> None:
+    """MODEL_IDLE_UNLOAD_SECONDS: off unless it is set."""
+    backend = Upkeep()
+    await asyncio.wait_for(LocalEngine(backend).maintain(), 10)
+    assert backend.calls.empty()
+
+
+async def test_loading_ahead_happens_once_and_off_the_event_loop() -> None:
+    """C10: PRELOAD_MODELS."""
+    backend = Fake(lambda messages, **options: [])
+    engine = LocalEngine(backend)
+    assert engine.info()["loaded"] is False
+    await engine.load()
+    assert len(backend.loads) == 1
+    assert backend.loads[0] != threading.get_ident()
+    assert engine.info()["loaded"] is True
 
 
 async def test_what_is_ready_is_joined_and_nothing_is_lost() -> None:
     """Architecture: take one, drain what else is ready, write once."""
     pieces = [f"{n} " for n in range(2_000)]
-    items = await collect(LocalEngine(loader_of(lambda messages, **options: pieces)))
+    items = await collect(LocalEngine(Fake(lambda messages, **options: pieces)))
     assert text_of(items) == "".join(pieces)
     assert items[-1] == Finish("stop", 0, 2_000)
 
@@ -237,7 +270,7 @@ async def test_the_event_loop_keeps_running_while_the_model_computes() -> None:
         await asyncio.sleep(0)
         turns.set()
 
-    engine = LocalEngine(loader_of(stream))
+    engine = LocalEngine(Fake(stream))
     items, _ = await asyncio.gather(collect(engine), turn())
     assert text_of(items) == "done"
 
@@ -250,7 +283,7 @@ async def test_an_exception_in_the_models_thread_ends_the_stream(after: int) -> 
         yield from ["x"] * after
         raise ValueError("the secret prompt")
 
-    engine = LocalEngine(loader_of(stream))
+    engine = LocalEngine(Fake(stream))
     with pytest.raises(GenerationFailed) as caught:
         await collect(engine)
     assert caught.value.code == "generation_failed"
@@ -267,13 +300,13 @@ async def test_an_unavailable_model_says_so_before_any_text() -> None:
         raise EngineUnavailable("downloading", code="model_downloading", retry_after_s=60)
 
     with pytest.raises(EngineUnavailable) as caught:
-        await collect(LocalEngine(loader_of(stream)))
+        await collect(LocalEngine(Fake(stream)))
     assert (caught.value.code, caught.value.retry_after_s) == ("model_downloading", 60)
 
 
 async def test_the_probe_runs_off_the_loop_and_names_the_reason() -> None:
     """C9, C19."""
-    engine = LocalEngine(loader_of(lambda messages, **options: [], reason="no memory"))
+    engine = LocalEngine(Fake(lambda messages, **options: [], reason="no memory"))
     assert str(await engine.unavailable()) == "no memory"
     assert (engine.name, engine.model) == ("local", "fake-1")
 
@@ -282,7 +315,7 @@ async def test_images_are_refused_with_the_setting_to_change() -> None:
     """C7: a text-only role given an image names the vision role."""
     request = GenerateRequest(messages=REQUEST.messages, max_tokens=8, images=(b"png",))
     with pytest.raises(Unsupported) as caught:
-        await collect(LocalEngine(loader_of(lambda messages, **options: ["x"])), request)
+        await collect(LocalEngine(Fake(lambda messages, **options: ["x"])), request)
     assert "VISION" in caught.value.message
 
 
@@ -319,7 +352,7 @@ async def first_item(stream: AsyncGenerator[Item, None]) -> Item:
 async def test_the_line_is_served_in_order_with_positions_and_without_overlap() -> None:
     """C25: clients are told their position."""
     turnstile = Turnstile()
-    engine = LocalEngine(loader_of(turnstile.stream), slots=1, max_waiting=2)
+    engine = LocalEngine(Fake(turnstile.stream), slots=1, max_waiting=2)
     running = engine.generate(request_of("a"))
     assert await first_item(running) == Text("first")
     waiting = engine.generate(request_of("b"))
@@ -353,7 +386,7 @@ async def test_cancelling_again_and_again_frees_the_slot_only_after_the_model_st
         left.set()
         yield "y"
 
-    engine = LocalEngine(loader_of(stubborn), slots=1, max_waiting=4)
+    engine = LocalEngine(Fake(stubborn), slots=1, max_waiting=4)
     started = asyncio.Event()
 
     async def consume() -> None:
@@ -379,7 +412,7 @@ async def test_cancelling_again_and_again_frees_the_slot_only_after_the_model_st
 async def test_a_waiter_that_is_cancelled_leaves_the_line() -> None:
     """C25."""
     turnstile = Turnstile()
-    engine = LocalEngine(loader_of(turnstile.stream))
+    engine = LocalEngine(Fake(turnstile.stream))
     running = engine.generate(request_of("a"))
     await first_item(running)
     gone, stays = engine.generate(request_of("b")), engine.generate(request_of("c"))
@@ -396,7 +429,7 @@ async def test_a_waiter_that_is_cancelled_leaves_the_line() -> None:
 async def test_closing_the_engine_stops_every_generation() -> None:
     """Architecture: cancel has one road; shutdown takes it too."""
     turnstile = Turnstile()
-    engine = LocalEngine(loader_of(turnstile.stream))
+    engine = LocalEngine(Fake(turnstile.stream))
     running = engine.generate(request_of("a"))
     await first_item(running)
     await asyncio.wait_for(engine.aclose(), 10)
@@ -408,7 +441,7 @@ async def test_closing_the_engine_stops_every_generation() -> None:
 
 def test_one_engine_serves_one_event_loop_after_another() -> None:
     """Nothing is bound to the loop that was running at construction."""
-    engine = LocalEngine(loader_of(lambda messages, **options: ["ok"]))
+    engine = LocalEngine(Fake(lambda messages, **options: ["ok"]))
     for _ in range(2):
         assert text_of(asyncio.run(collect(engine))) == "ok"
 

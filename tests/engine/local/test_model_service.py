@@ -18,7 +18,7 @@ import transformers
 from huggingface_hub import constants
 
 from app.core.errors import AppError, EngineUnavailable, GenerationFailed, Unsupported
-from app.engine.base import Finish, Message, Status
+from app.engine.base import Finish, GenerateRequest, Message, Status
 from app.engine.checkpoints import load as model_reading
 from app.engine.prompting.fit import encode_prompt, render
 from app.services.model_loader_v4 import ModelServiceV4
@@ -77,6 +77,23 @@ class Clock:
 @pytest.fixture(scope="module")
 def loaded(checkpoint: Path) -> type[ModelServiceV4]:
     return service(model_id=str(checkpoint))
+
+
+def test_a_field_named_beside_a_request_wins_over_the_requests_own(
+    loaded: type[ModelServiceV4],
+) -> None:
+    """C24: `stream_generation(prompt, **options)`; the engine hands the whole request on."""
+    request = GenerateRequest(messages=(Message("user", "Hello"),), max_tokens=12, seed=1)
+    alone = run(loaded.stream_generation("Hello", max_tokens=12, seed=1))
+    assert run(loaded.stream_generation(request.messages, request=request)) == alone
+    _, shorter = run(loaded.stream_generation("Hello", request=request, max_tokens=2))
+    assert shorter.completion_tokens <= 2
+
+
+def test_an_option_that_no_request_has_is_refused(loaded: type[ModelServiceV4]) -> None:
+    """C24: a typing error is no option that does nothing."""
+    with pytest.raises(TypeError, match="max_token"):
+        next(loaded.stream_generation("Hello", max_token=3))
 
 
 def test_importing_loads_no_model_library() -> None:

@@ -85,9 +85,8 @@ def encoded(
 ) -> tuple[list[str], dict[str, Any]]:
     """Return the tokens of the prompt and the tensors of its images."""
     loaded, tokenizer = model.get_model()
-    ids, inputs = model._encode(
-        loaded, tokenizer, messages, images=images, max_tokens=16, tools=(), thinking=None
-    )
+    request = GenerateRequest(messages=tuple(messages), max_tokens=16, images=tuple(images))
+    ids, inputs = model._encode(loaded, tokenizer, request)
     return tokenizer.convert_ids_to_tokens(ids), inputs
 
 

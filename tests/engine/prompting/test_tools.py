@@ -13,7 +13,8 @@ from app.core.errors import Unsupported
 from app.engine.base import Message, Tool, ToolCall
 from app.engine.prompting.template import knows_tools, render, tokens_of
 from app.engine.prompting.tools import call_schema, instructions
-from app.engine.structured.completion import JsonCompleter, compile_grammar, required_names
+from app.engine.structured.completion import JsonCompleter
+from app.engine.structured.schema_grammar import compile_grammar, required_names
 from tests.checkpoints import THINKING_TEMPLATE
 
 WEATHER = Tool(
@@ -179,8 +180,8 @@ def test_no_part_of_a_tool_becomes_a_control_token(
 
 
 def accepts(schema: dict[str, Any], text: str) -> bool:
-    closer = JsonCompleter(compile_grammar(schema), required=required_names(schema))
-    return closer.take(text.encode()) and closer.complete
+    completer = JsonCompleter(compile_grammar(schema), required=required_names(schema))
+    return completer.take(text.encode()) and completer.complete
 
 
 def test_the_schema_of_a_call_is_one_of_the_tools() -> None:

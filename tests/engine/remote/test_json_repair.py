@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.engine.base import Finish, GenerateRequest, Item, Message, Reasoning, Status, Text
 from app.engine.remote.json_repair import JsonText
-from app.engine.structured.completion import compile_grammar
+from app.engine.structured.schema_grammar import compile_grammar
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from bench.upstream import SUMMARY, Refusal, Script
 from tests.engine.remote.test_engine import Stage, failure, run, stage, text
@@ -214,6 +214,6 @@ def test_the_grammar_knows_fewer_escapes_than_json() -> None:
     """Why escapes are spelled out before a text is completed."""
     from app.engine.structured.completion import JsonCompleter
 
-    closer = JsonCompleter(compile_grammar({"type": "string"}))
-    assert not closer.accepts(rb'"\u00e9')
-    assert closer.accepts('"é'.encode())
+    completer = JsonCompleter(compile_grammar({"type": "string"}))
+    assert not completer.accepts(rb'"\u00e9')
+    assert completer.accepts('"é'.encode())

@@ -14,8 +14,9 @@ import pytest
 
 from app.core.errors import Unsupported
 from app.engine.base import Finish, Message
-from app.engine.structured.completion import JsonCompleter, compile_grammar, required_names
+from app.engine.structured.completion import JsonCompleter
 from app.engine.structured.schema_budget import fit_schema
+from app.engine.structured.schema_grammar import compile_grammar, required_names
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.weight_formats import of_this_run
@@ -204,24 +205,24 @@ def test_after_the_object_the_model_stops_by_itself(either: type[ModelServiceV4]
         (START + '],"category":"x","sentiment":"neutral","read_time_min":3', "}"),
     ],
 )
-def test_the_closing_is_short_and_honest(start: str, rest: str) -> None:
+def test_the_completion_is_short_and_honest(start: str, rest: str) -> None:
     """Contract 1: the grammar closes the object inside the budget."""
     schema = summary_schema(3)
-    closer = JsonCompleter(compile_grammar(schema), required=required_names(schema))
-    assert closer.take(start.encode())
-    closing = closer.closing().decode()
-    assert closing.startswith(rest)
-    StructuredSummary.model_validate_json(start + closing)
+    completer = JsonCompleter(compile_grammar(schema), required=required_names(schema))
+    assert completer.take(start.encode())
+    completion = completer.completion().decode()
+    assert completion.startswith(rest)
+    StructuredSummary.model_validate_json(start + completion)
 
 
 def test_a_half_finished_character_is_finished_first() -> None:
     """Contract 1: the text is UTF-8 at every cut."""
     schema = summary_schema(3)
     for cut in (b"\xe2\x80", b"\xe2", b"\xf0", b"\xc3", b"\xed"):
-        closer = JsonCompleter(compile_grammar(schema), required=required_names(schema))
+        completer = JsonCompleter(compile_grammar(schema), required=required_names(schema))
         start = b'{"title":"' + cut
-        assert closer.take(start)
-        StructuredSummary.model_validate_json((start + closer.closing()).decode("utf-8"))
+        assert completer.take(start)
+        StructuredSummary.model_validate_json((start + completer.completion()).decode("utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -229,8 +230,8 @@ def test_a_half_finished_character_is_finished_first() -> None:
 )
 def test_control_characters_and_surrogates_cannot_be_written(text: str) -> None:
     """C13: a lone surrogate cannot be sent as UTF-8, a NUL is no text."""
-    closer = JsonCompleter(compile_grammar(summary_schema(1)))
-    assert not closer.accepts(f'{{"title":"{text}"'.encode())
+    completer = JsonCompleter(compile_grammar(summary_schema(1)))
+    assert not completer.accepts(f'{{"title":"{text}"'.encode())
 
 
 @pytest.mark.parametrize(

@@ -375,6 +375,15 @@ async def test_a_call_returns_the_text_and_nothing_else() -> None:
     assert [m.content for m in engine.requests[0].messages] == ["Say hello"]
 
 
+async def test_a_call_carries_images_before_its_prompt() -> None:
+    engine = ScriptedEngine(["red"])
+    assert await call_llm(engine, "Which colour?", max_tokens=5, images=[b"one", b"two"]) == "red"
+    request = engine.requests[0]
+    assert request.images == (b"one", b"two")
+    assert request.messages[-1].parts == (0, 1, "Which colour?")
+    assert request.messages[-1].content == "Which colour?"
+
+
 @pytest.mark.parametrize("texts", [[], ["  ", "\n"], ["x" * 100] * 1000])
 async def test_an_answer_of_no_use_is_an_error(texts: list[str]) -> None:
     """Pitfall: an engine that says nothing, or never stops, is not an answer."""

@@ -51,9 +51,9 @@ def test_ordinary_markup_passes(markup: str) -> None:
 
 
 def test_counting_is_bounded_in_time() -> None:
-    started_s = time.monotonic()
+    started_s = time.thread_time()
     is_parsable(("<a " + "b " * (MAX_ATTRIBUTES - 2) + "<c ") * 1_000)
-    assert time.monotonic() - started_s < 10
+    assert time.thread_time() - started_s < 10
 
 
 def test_such_a_page_is_no_article() -> None:
@@ -64,7 +64,8 @@ def test_such_a_page_is_no_article() -> None:
 
 
 HOSTILE = """
-import sys
+import resource
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 from app.engine.extractive.passages import passages
 marks = "….-–—•*·▪►■●>’”»\\"'“(),;:!?。！？،؛/|_~=+#@"
 texts = [mark * 50_000 + " x y z w" for mark in marks]
@@ -80,13 +81,14 @@ print("done")
 def test_no_text_keeps_the_sentence_rules_busy_for_long() -> None:
     """A11: an exponential pattern holds the interpreter, and with it the whole server.
 
-    In a process of its own, since nothing inside could end it.
+    In a process of its own, since nothing inside could end it: after 60 s of CPU the kernel does.
+    It needs 3 s.
     """
     run = subprocess.run(
         [sys.executable, "-c", HOSTILE],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=600,
     )
     assert run.stdout.strip() == "done", run.stderr[-2000:]

@@ -11,20 +11,18 @@ import socket
 import subprocess
 import sys
 import tempfile
-import types
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from app.core.errors import InvalidInput
-from app.services.media.videos import decode_with_imageio, decode_with_opencv, sample_frames
+from app.services.media.videos import sample_frames
 from tests.services.media.files import a_file, a_video, data_url, opened
 from tests.services.media.test_reader import PARAM, fetched, read, refused
 from tests.services.origin import response, serving
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def greys(frames: list[bytes]) -> list[int]:
@@ -60,27 +58,27 @@ async def test_a_video_is_read_from_an_address_and_from_base64() -> None:
 
 @pytest.mark.parametrize("kind", ["mp4", "matroska"])
 def test_a_video_is_never_whole_in_memory(kind: str, tmp_path: Path) -> None:
-    """Pitfall: videos were decoded whole into memory. 400 frames of 720p are 1.1 GB."""
-    (tmp_path / "small").write_bytes(a_video(kind, frames=20, size=(1280, 720)))
-    (tmp_path / "large").write_bytes(a_video(kind, frames=400, size=(1280, 720)))
+    """Pitfall: videos were decoded whole into memory. 200 frames of this size are 138 MB."""
+    (tmp_path / "small").write_bytes(a_video(kind, frames=20, size=(640, 360)))
+    (tmp_path / "large").write_bytes(a_video(kind, frames=200, size=(640, 360)))
     program = (
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from app.services.media.videos import sample_frames\n"
         "for name in ('small', 'large'):\n"
         "    data = (Path(sys.argv[1]) / name).read_bytes()\n"
-        "    frames = sample_frames(data, max_frames=16, max_side=512, param='x')\n"
+        "    frames = sample_frames(data, max_frames=16, max_side=64, param='x')\n"
         "    print(len(frames), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=50, check=True,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     (few, before_kb), (many, after_kb) = (
         map(int, line.split()) for line in done.stdout.split("\n")[:2]
     )
     assert (few, many) == (16, 16)
-    assert after_kb - before_kb < 150_000
+    assert after_kb - before_kb < 40_000
 
 
 async def test_no_temporary_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,12 +104,7 @@ async def test_no_temporary_file_is_left(tmp_path: Path, monkeypatch: pytest.Mon
 async def test_a_playlist_is_no_video(data: bytes) -> None:
     """FFmpeg opens the files and hosts that playlists name: only plain containers get to it."""
 
-    def never(*_: object) -> list[Any]:
-        raise AssertionError("a decoder was asked")
-
     assert (await refused(read(data_url(data), "video"))).code == "invalid_video"
-    with pytest.raises(InvalidInput):
-        sample_frames(data, max_frames=4, max_side=64, param=PARAM, decoders=[never])
 
 
 @pytest.mark.parametrize(
@@ -119,7 +112,7 @@ async def test_a_playlist_is_no_video(data: bytes) -> None:
 )
 @pytest.mark.parametrize("playlist", ["dash", "sdp"])
 def test_a_playlist_behind_the_first_bytes_of_a_video_opens_nothing(
-    head: bytes, playlist: str, monkeypatch: pytest.MonkeyPatch
+    head: bytes, playlist: str
 ) -> None:
     """FFmpeg guesses by what it finds anywhere; nothing may reach the address in the playlist."""
     with socket.create_server(("127.0.0.1", 0)) as inside:
@@ -133,18 +126,16 @@ def test_a_playlist_behind_the_first_bytes_of_a_video_opens_nothing(
             "sdp": f"\nv=0\nc=IN IP4 127.0.0.1\nm=video {port} RTP/AVP 96\n",
         }[playlist]
         data = head + text.encode() + b" " * 2000
-        for decoder in (decode_with_imageio, decode_with_opencv):
-            monkeypatch.setitem(sys.modules, "cv2", OpenCV(frames=3))
-            with pytest.raises(InvalidInput) as caught:
-                sample_frames(data, max_frames=4, max_side=64, param=PARAM, decoders=[decoder])
-            assert caught.value.code == "invalid_video"
+        with pytest.raises(InvalidInput) as caught:
+            sample_frames(data, max_frames=4, max_side=64, param=PARAM)
+        assert caught.value.code == "invalid_video"
         with pytest.raises(TimeoutError):
             inside.accept()
 
 
 async def test_a_long_or_large_video_is_refused_by_its_header() -> None:
     """Ten minutes, 4K, 50 MB."""
-    long = a_video(frames=3700, size=(16, 16), rate=6)
+    long = a_video(frames=602, size=(16, 16), rate=1)
     assert (await refused(read(data_url(long), "video"))).code == "video_too_large"
     large = a_video(frames=1, size=(4112, 2320))
     assert (await refused(read(data_url(large), "video"))).code == "video_too_large"
@@ -158,64 +149,3 @@ def test_decoding_ends_at_its_deadline() -> None:
         with pytest.raises(InvalidInput) as caught:
             sample_frames(a_video(kind), max_frames=4, max_side=64, param=PARAM, timeout_s=0)
         assert caught.value.code == "video_too_large"
-
-
-def broken(*_: object) -> list[Any]:
-    raise OSError("imageio cannot")
-
-
-def test_opencv_is_asked_when_imageio_cannot_and_its_file_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """S2.8: imageio preferred, else OpenCV; pitfall: the temporary file was kept."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    fake = OpenCV(frames=40)
-    monkeypatch.setitem(sys.modules, "cv2", fake)
-    video = a_video()
-    frames = sample_frames(
-        video, max_frames=4, max_side=64, param=PARAM, decoders=[broken, decode_with_opencv]
-    )
-    reds = [frame.getpixel((0, 0)) for frame in frames]
-    assert reds == [(n, 0, 0) for n in (0, 12, 24, 36)]
-    assert fake.given == video
-    assert fake.released
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_without_opencv_the_error_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenCV is optional: where it is missing, imageio's answer stands."""
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(InvalidInput) as caught:
-        sample_frames(a_video()[:1500], max_frames=4, max_side=64, param=PARAM)
-    assert caught.value.code == "invalid_video"
-
-
-class OpenCV(types.ModuleType):
-    """What the decoder uses of cv2: frames whose red value is their number, in OpenCV's BGR."""
-
-    CAP_PROP_FPS, CAP_PROP_FRAME_COUNT = 5, 7
-    CAP_PROP_FRAME_WIDTH, CAP_PROP_FRAME_HEIGHT = 3, 4
-    COLOR_BGR2RGB = 4
-
-    def __init__(self, frames: int) -> None:
-        super().__init__("cv2")
-        self.frames = [np.full((8, 8, 3), (0, 0, n), np.uint8) for n in range(frames)]
-        self.given = b""
-        self.released = False
-
-    def VideoCapture(self, file: str) -> OpenCV:
-        self.given = Path(file).read_bytes()
-        return self
-
-    def get(self, name: int) -> float:
-        return 10.0 if name == self.CAP_PROP_FPS else 8.0
-
-    def read(self) -> tuple[bool, Any]:
-        return (True, self.frames.pop(0)) if self.frames else (False, None)
-
-    def cvtColor(self, frame: Any, code: int) -> Any:
-        assert code == self.COLOR_BGR2RGB
-        return frame[:, :, ::-1]
-
-    def release(self) -> None:
-        self.released = True

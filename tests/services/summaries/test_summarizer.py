@@ -158,7 +158,7 @@ async def test_an_empty_page_is_no_article() -> None:
 
 async def test_the_longest_stream_fits_the_log() -> None:
     """Contract 3: 2,048 events a session, and a summary may have 2,048 tokens."""
-    ask = SummaryRequest(given=Input(text=ARTICLE), max_tokens=2048)
+    request = SummaryRequest(given=Input(text=ARTICLE), max_tokens=2048)
     source = Source(Document(text=ARTICLE), {}, 0.0)
 
     async def drafts() -> AsyncGenerator[Draft, None]:
@@ -167,7 +167,7 @@ async def test_the_longest_stream_fits_the_log() -> None:
             yield Draft("text", f"{number},")
         yield Draft("finish", {"summary": {}, "usage": {}, "queue_ms": 0}, terminal=True)
 
-    events = [event async for event in text_events(ask, source, drafts())]
+    events = [event async for event in text_events(request, source, drafts())]
     assert len(events) < 1800
     pieces = [str(event.data) for event in events if event.kind == ""]
     assert "".join(pieces) == "".join(f"{number}," for number in range(2048))

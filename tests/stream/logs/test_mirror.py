@@ -1,4 +1,4 @@
-"""What was heard of runs of other processes: contiguous, bounded, and never more than was heard."""
+"""The mirror of runs of other processes: contiguous, bounded, never more than was received."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def indexes(mirror: Mirror, after: int, limit: int = 1000) -> list[int] | None:
     return None if page is None else [event.index for event in page.events]
 
 
-def test_what_was_heard_is_given_from_any_index_of_it() -> None:
+def test_what_was_received_can_be_read_from_any_index_of_it() -> None:
     mirror = Mirror()
     mirror.begin_after(4)
     mirror.extend(events(5, 9))
@@ -57,7 +57,7 @@ def test_a_gap_is_never_bridged() -> None:
     assert indexes(mirror, 9) == [10, 11, 12]
 
 
-def test_a_mirror_keeps_the_last_events_and_the_runs_asked_for_last() -> None:
+def test_a_mirror_keeps_the_last_events_and_the_runs_used_last() -> None:
     mirror = Mirror()
     mirror.extend(events(0, MIRRORED_EVENTS))
     assert indexes(mirror, -1) is None

@@ -17,7 +17,7 @@ import structlog
 
 from app.core.errors import AppError
 from app.stream.event import Draft, Event
-from app.stream.log import open_log
+from app.stream.logs.open import open_log
 from app.stream.sessions import Sessions
 
 ALPHABETS = (
@@ -58,7 +58,6 @@ async def main(url: str, seed: str) -> None:
             await asyncio.Event().wait()
         for piece in pieces(int(seed)):
             yield Draft("", piece)
-            await asyncio.sleep(0.001)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(sessions.maintain())

@@ -143,7 +143,7 @@ static void widen_block(const uint8_t *packed, const bf16 *lines, int64_t inputs
     }
 }
 
-int product(const bf16 *rows, const uint8_t *packed, const bf16 *lines, const float *scales,
+int gemm(const bf16 *rows, const uint8_t *packed, const bf16 *lines, const float *scales,
             bf16 *out, int64_t count, int64_t inputs, int64_t outputs, int amx, int threads) {
     const int64_t pair = 2 * TILE_ROWS, padded = (count + pair - 1) / pair * pair;
     int64_t step = CHUNK_BYTES / inputs / pair * pair;

@@ -45,7 +45,7 @@ INLINE void few_rows(const struct few *rows, int64_t first, const int count, con
         for (int h = 0; h < 2; h++) narrow(out + (first + r) * rows->outputs + h * LANES, made[r][h]);
 }
 
-int int4_few(const bf16 *rows, const uint8_t *packed, const bf16 *lines, bf16 *out, int64_t count,
+int int4_gemv(const bf16 *rows, const uint8_t *packed, const bf16 *lines, bf16 *out, int64_t count,
              int64_t inputs, int64_t outputs, int threads) {
     int64_t groups = inputs / GROUP;
     int8_t *levels = malloc(count * inputs);

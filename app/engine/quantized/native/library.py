@@ -71,8 +71,8 @@ def library() -> ctypes.CDLL | None:
         except OSError as exc:
             log.warning("native_kernels_missing", reason=f"not loaded: {exc}")
             return None
-    loaded.int4_few.argtypes = (*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 3, ctypes.c_int)
-    loaded.product.argtypes = (*[ctypes.c_void_p] * 5, *[ctypes.c_int64] * 3, *[ctypes.c_int] * 2)
+    loaded.int4_gemv.argtypes = (*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 3, ctypes.c_int)
+    loaded.gemm.argtypes = (*[ctypes.c_void_p] * 5, *[ctypes.c_int64] * 3, *[ctypes.c_int] * 2)
     return loaded
 
 

@@ -1,4 +1,4 @@
-"""Products of rows with int8 and int4 weights by the C files of this folder, and their layouts.
+"""Matmul with int8 and int4 weights by the C files of this folder, and their layouts.
 
 A layout is made once, when weights are packed; every call is checked, because C would read beyond
 what it is given.
@@ -46,7 +46,7 @@ def pack_int4(levels: Tensor) -> Tensor:
     return both.transpose(1, 2).contiguous().view(outputs, inputs // 2)
 
 
-def int8_product(rows: Tensor, packed: Tensor, scales: Tensor, *, amx: bool) -> Tensor:
+def int8_matmul(rows: Tensor, packed: Tensor, scales: Tensor, *, amx: bool) -> Tensor:
     """Return rows @ (levels * scales).T as (rows, out) bfloat16.
 
     packed: (out, in) int8 of `pack_int8` · scales: (out,) float32
@@ -54,10 +54,10 @@ def int8_product(rows: Tensor, packed: Tensor, scales: Tensor, *, amx: bool) -> 
     outputs, inputs = packed.shape
     _check(packed, torch.int8, (outputs, inputs))
     _check(scales, torch.float32, (outputs,))
-    return _product(rows, packed, None, scales, (outputs, inputs), amx)
+    return _matmul(rows, packed, None, scales, (outputs, inputs), amx)
 
 
-def int4_product(rows: Tensor, packed: Tensor, scales_and_zeros: Tensor, *, amx: bool) -> Tensor:
+def int4_matmul(rows: Tensor, packed: Tensor, scales_and_zeros: Tensor, *, amx: bool) -> Tensor:
     """Return rows @ ((levels - 8) * scales + zeros).T as (rows, out) bfloat16.
 
     packed: (out, in / 2) uint8 of `pack_int4` · scales_and_zeros: (in / 128, out, 2) bfloat16
@@ -68,10 +68,10 @@ def int4_product(rows: Tensor, packed: Tensor, scales_and_zeros: Tensor, *, amx:
     if inputs % GROUP or outputs % WIDTH:
         raise ValueError("int4 layers have whole blocks of outputs and groups of inputs")
     if len(rows) > FEW_ROWS:
-        return _product(rows, packed, scales_and_zeros, None, (outputs, inputs), amx)
+        return _matmul(rows, packed, scales_and_zeros, None, (outputs, inputs), amx)
     rows, out = _given(rows, outputs, inputs)
     sizes = (len(rows), inputs, outputs, torch.get_num_threads())
-    _call("int4_few", rows, packed, scales_and_zeros, out, *sizes)
+    _call("int4_gemv", rows, packed, scales_and_zeros, out, *sizes)
     return out
 
 
@@ -82,7 +82,7 @@ def amx_allowed() -> bool:
     return loaded is not None and cpu_flags() >= AMX_FLAGS and loaded.allow_amx() == 0
 
 
-def _product(
+def _matmul(
     rows: Tensor,
     packed: Tensor,
     scales_and_zeros: Tensor | None,
@@ -95,7 +95,7 @@ def _product(
         raise ValueError(f"a layer of {outputs} x {inputs} has no whole blocks and tiles")
     rows, out = _given(rows, outputs, inputs)
     sizes = (len(rows), inputs, outputs, int(amx and amx_allowed()), torch.get_num_threads())
-    _call("product", rows, packed, scales_and_zeros, scales, out, *sizes)
+    _call("gemm", rows, packed, scales_and_zeros, scales, out, *sizes)
     return out
 
 

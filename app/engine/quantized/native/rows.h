@@ -1,13 +1,13 @@
-/* What the products of bfloat16 rows with int4 and int8 weights share: how weights lie, and how rows
+/* What the matmuls of bfloat16 rows with int4 and int8 weights share: how weights lie, and how rows
    are rounded to int8. For CPUs with AVX-512 VNNI.
 
    Weights lie as the instructions take them. A line is 64 bytes: 4 inputs of each of 16 outputs. A
    block of int8 has 16 outputs, one line behind the other; 16 lines are a tile of AMX. A block of
    int4 has 32 outputs: the low half of a byte is of output i, the high half of 16 + i. One side of
-   these products is unsigned, so that the levels of weights are kept with 128, or 8, added.
+   these matmuls is unsigned, so that the levels of weights are kept with 128, or 8, added.
 
    Instructions: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VPDPBUSD and
-   TDPBSUD. Threads are OpenMP's. library.py compiles these files; products.py calls them, says what
+   TDPBSUD. Threads are OpenMP's. library.py compiles these files; matmul.py calls them, says what
    the arguments are and checks them. */
 #pragma once
 #include <immintrin.h>

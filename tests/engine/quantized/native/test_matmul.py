@@ -1,4 +1,4 @@
-"""Products of our own kernels against the same levels multiplied in float32."""
+"""Matmuls of our own kernels against the same levels multiplied in float32."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Eight:
 
     def __call__(self, rows: Tensor) -> Tensor:
         packed = matmul.pack_int8(self.levels)
-        return matmul.int8_product(rows, packed, self.scales, amx=self.amx)
+        return matmul.int8_matmul(rows, packed, self.scales, amx=self.amx)
 
 
 class Four:
@@ -61,7 +61,7 @@ class Four:
 
     def __call__(self, rows: Tensor) -> Tensor:
         packed = matmul.pack_int4(self.levels)
-        return matmul.int4_product(rows, packed, self.lines, amx=self.amx)
+        return matmul.int4_matmul(rows, packed, self.lines, amx=self.amx)
 
 
 @pytest.mark.parametrize("count", [*COUNTS, BEYOND_A_CHUNK])
@@ -115,9 +115,9 @@ def test_nothing_is_written_beside_the_rows(layout: str, count: int) -> None:
             packed, scales = matmul.pack_int4(weights.levels), weights.lines
             given = (rows.data_ptr(), packed.data_ptr(), scales.data_ptr(), None, out)
             if count <= matmul.FEW_ROWS:
-                few = partial(loaded.int4_few, rows.data_ptr(), packed.data_ptr())
+                few = partial(loaded.int4_gemv, rows.data_ptr(), packed.data_ptr())
                 assert few(scales.data_ptr(), out, count, IN, OUT, 2) == 0
-        assert loaded.product(*given, count, IN, OUT, int(weights.amx), 2) == 0
+        assert loaded.gemm(*given, count, IN, OUT, int(weights.amx), 2) == 0
         assert (room[[0, -1]] == 7).all()
         assert error(room[1:-1], rows.float() @ weights.weight.t()) < ROWS_ERROR
 
@@ -126,8 +126,8 @@ def test_what_does_not_fit_is_refused(layout: str) -> None:
     """C12: a wrong size would be read beyond its end."""
     eight, four = matmul.pack_int8(levels_of(-9, 9)), matmul.pack_int4(levels_of(0, 15))
     lines, scales = Four(layout).lines, torch.ones(OUT)
-    by_eight = partial(matmul.int8_product, amx=layout == "amx")
-    by_four = partial(matmul.int4_product, amx=layout == "amx")
+    by_eight = partial(matmul.int8_matmul, amx=layout == "amx")
+    by_four = partial(matmul.int4_matmul, amx=layout == "amx")
     for call in (
         lambda: by_eight(torch.ones(2, IN - 1), eight, scales),
         lambda: by_eight(torch.ones(2, IN), eight, scales[1:]),
@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_refused(layout: str) -> None:
             call()
 
 
-def test_torchs_own_products_between_change_nothing(layout: str) -> None:
+def test_torchs_own_matmuls_between_change_nothing(layout: str) -> None:
     """C12: both use the tiles of the same core, each in its own form."""
     rows = normal(64, IN).to(torch.bfloat16)
     weights = Eight(layout), Four(layout)

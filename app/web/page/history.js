@@ -1,4 +1,4 @@
-// A list of what was made in this browser: shown at the side, opened again, deleted.
+// The list of what this browser has made: shown at the side, reopened, deleted.
 
 import { $, clip, element } from "./dom.js";
 import { day, onLanguage, t } from "./language.js";
@@ -8,42 +8,42 @@ const MOST = 50;
 
 export class Entries {
   /**
-   * `name`: under which it is kept, and the id of its list; `href(id)`: the address of an entry;
-   * `open(id)`: shows it.
+   * `name`: its key in the store and the id of its list element; `href(id)`: the address of an
+   * entry; `open(id)`: shows an entry.
    */
   constructor(name, { href, open }) {
     this.name = name;
     this.href = href;
     this.open = open;
     this.current = null;
-    $(`${name}-clear`).addEventListener("click", () => this.#keep([]));
+    $(`${name}-clear`).addEventListener("click", () => this.#store([]));
     onLanguage(() => this.draw());
     onChange(name, () => this.draw());
   }
 
   all() {
-    const kept = load(this.name, []);
-    return Array.isArray(kept) ? kept : [];
+    const stored = load(this.name, []);
+    return Array.isArray(stored) ? stored : [];
   }
 
   find(id) {
     return this.all().find((entry) => entry.id === id) ?? null;
   }
 
-  /** Add an entry, or change what is known of it: {id, at, title, state, …}. */
+  /** Add an entry or update it: {id, at, title, state, …}. */
   put(entry) {
     const all = this.all();
     const place = all.findIndex((other) => other.id === entry.id);
     if (place < 0) all.unshift({ at: Date.now(), ...entry });
     else all[place] = { ...all[place], ...entry };
-    this.#keep(all.slice(0, MOST));
+    this.#store(all.slice(0, MOST));
   }
 
   delete(id) {
-    this.#keep(this.all().filter((entry) => entry.id !== id));
+    this.#store(this.all().filter((entry) => entry.id !== id));
   }
 
-  /** Say which entry is shown. */
+  /** Mark the entry that is shown. */
   mark(id) {
     this.current = id;
     this.draw();
@@ -56,8 +56,8 @@ export class Entries {
     $(this.name).replaceChildren(...all.map((entry) => this.#row(entry)));
   }
 
-  #keep(entries) {
-    // A browser that is full loses the oldest first.
+  #store(entries) {
+    // When the browser is out of space, the oldest are dropped first.
     while (!save(this.name, entries) && entries.length > 1) entries.pop();
     this.draw();
   }
@@ -77,7 +77,7 @@ export class Entries {
     remove.addEventListener("click", () => {
       const place = this.all().findIndex((other) => other.id === entry.id);
       this.delete(entry.id);
-      // Whoever uses a keyboard stays in the list.
+      // The focus stays in the list, for those who use a keyboard.
       const links = $(this.name).querySelectorAll("a");
       links[Math.min(place, links.length - 1)]?.focus();
     });

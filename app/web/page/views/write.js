@@ -1,21 +1,21 @@
-// The view that has an article written: outline, sections, style.
+// The view that writes an article: outline, sections, style.
 
-import { request } from "./api.js";
-import { $, announce, clip, copyText, download, element, fileName, notify, reveal, setText } from "./dom.js";
-import { Entries } from "./keep.js";
-import { onLanguage, t } from "./language.js";
-import { showMarkdown } from "./markdown.js";
-import { follow, words } from "./stream.js";
+import { request } from "../api.js";
+import { $, announce, clip, copyText, download, element, fileName, notify, reveal, setText } from "../dom.js";
+import { Entries } from "../history.js";
+import { onLanguage, t } from "../language.js";
+import { showMarkdown } from "../markdown.js";
+import { errorText, follow } from "../stream.js";
 
 const STEPS = ["outline", "content", "style"];
-const kept = new Entries("jobs", { href: (id) => `write?job=${id}`, open });
+const entries = new Entries("jobs", { href: (id) => `write?job=${id}`, open });
 // What is shown: {id, topic, state, step, progress, sections, drafts, article, error, controller}.
 let shown = null;
 let drawing = false;
 
 export function start() {
   $("write-form").addEventListener("submit", submit);
-  $("topic").addEventListener("input", () => complain(""));
+  $("topic").addEventListener("input", () => showError(""));
   $("cancel").addEventListener("click", () => cancel(shown));
   $("job-retry").addEventListener("click", () => begin(shown.topic));
   $("article-copy").addEventListener("click", async () => {
@@ -28,11 +28,11 @@ export function start() {
     $("examples").replaceChildren(...t("examples").map(example));
     draw();
   });
-  kept.draw();
+  entries.draw();
 }
 
 export function show(query, { again = false } = {}) {
-  askForOthers();
+  refreshOthers();
   const id = query.get("job");
   if (id) {
     if (shown?.id !== id) open(id);
@@ -40,37 +40,37 @@ export function show(query, { again = false } = {}) {
     leave();
     shown = null;
     draw();
-    kept.mark(null);
+    entries.mark(null);
   } else if (shown.id) {
     history.replaceState(null, "", `write?job=${encodeURIComponent(shown.id)}`);
   }
 }
 
-/** Ask how those are getting on that nobody follows here. */
-function askForOthers() {
-  for (const { id, state } of kept.all()) {
-    if (state === "running" && id !== shown?.id) askFor(id).catch(() => {});
+/** Update the running jobs of the list that this view does not follow. */
+function refreshOthers() {
+  for (const { id, state } of entries.all()) {
+    if (state === "running" && id !== shown?.id) refresh(id).catch(() => {});
   }
 }
 
-async function askFor(id) {
+async function refresh(id) {
   const response = await request(`jobs/${encodeURIComponent(id)}`);
   const { status, final_article: article, sections } = await response.json();
-  if (status === "complete") kept.put({ id, state: "done", article, sections });
-  else if (status !== "running") kept.put({ id, state: status === "cancelled" ? "stopped" : "failed" });
+  if (status === "complete") entries.put({ id, state: "done", article, sections });
+  else if (status !== "running") entries.put({ id, state: status === "cancelled" ? "stopped" : "failed" });
 }
 
 function example(topic) {
   const button = element("button", { type: "button", className: "button example", text: topic });
   button.addEventListener("click", () => {
     $("topic").value = topic;
-    complain("");
+    showError("");
     $("topic").focus();
   });
   return button;
 }
 
-function complain(problem) {
+function showError(problem) {
   $("topic-error").textContent = problem;
   $("topic").setAttribute("aria-invalid", String(problem !== ""));
 }
@@ -78,12 +78,12 @@ function complain(problem) {
 function submit(event) {
   event.preventDefault();
   const topic = $("topic").value.trim();
-  complain(topic ? "" : t("topic_missing"));
+  showError(topic ? "" : t("topic_missing"));
   if (topic) begin(topic);
   else $("topic").focus();
 }
 
-/** Start a job; what the server refuses is shown where the article would be. */
+/** Start a job; a refusal is shown where the article would be. */
 async function begin(topic) {
   leave();
   const own = blank({ topic });
@@ -94,18 +94,18 @@ async function begin(topic) {
     const response = await request("start-job", { method: "POST", body: { topic } });
     own.id = (await response.json()).job_id;
   } catch (error) {
-    // It has no id, so it cannot be found again; it is tried again by hand.
-    return end(own, "failed", words(error));
+    // Without an id there is nothing to resume; only a new try by hand helps.
+    return end(own, "failed", errorText(error));
   }
-  kept.put({ id: own.id, title: topic, state: "running" });
-  if (own.unwanted) cancel(own);
+  entries.put({ id: own.id, title: topic, state: "running" });
+  if (own.cancelLater) cancel(own);
   if (shown === own) run(own);
 }
 
-/** Show one that was started before: a finished one from this browser, any other from the server. */
+/** Show an earlier job: a finished one from the history, any other from the server. */
 function open(id) {
   history.replaceState(null, "", `write?job=${encodeURIComponent(id)}`);
-  const entry = kept.find(id);
+  const entry = entries.find(id);
   leave();
   shown = blank({ id, topic: entry?.title ?? "" });
   if (entry?.article) {
@@ -113,7 +113,7 @@ function open(id) {
     Object.assign(shown, { article, sections, state: "done", step: "complete", progress: 100 });
     shown.drafts = sections.map(() => "");
     draw();
-    kept.mark(id);
+    entries.mark(id);
   } else {
     run(shown);
   }
@@ -129,17 +129,17 @@ async function run(own) {
   const { signal } = own.controller;
   history.replaceState(null, "", `write?job=${encodeURIComponent(own.id)}`);
   draw();
-  kept.mark(own.id);
-  const onEvent = (event) => hear(own, JSON.parse(event.data));
+  entries.mark(own.id);
+  const path = `progress/${encodeURIComponent(own.id)}`;
   try {
-    await follow({ path: `progress/${encodeURIComponent(own.id)}`, onEvent, signal });
+    await follow({ path, onEvent: (event) => onEvent(own, JSON.parse(event.data)), signal });
   } catch (error) {
-    if (!signal.aborted) end(own, "failed", words(error));
+    if (!signal.aborted) end(own, "failed", errorText(error));
   }
 }
 
-/** Take one event; true when it is the last one. */
-function hear(own, { step, progress, data }) {
+/** Handle one event; return true when it is the last one. */
+function onEvent(own, { step, progress, data }) {
   own.progress = progress;
   if (step === "error") {
     const cancelled = data.code === "cancelled";
@@ -161,7 +161,7 @@ function hear(own, { step, progress, data }) {
   return false;
 }
 
-/** Put a section where its title stands; of equal titles, where nothing stands yet. */
+/** Put a section under its title; of equal titles, under the first that is still empty. */
 function placeDraft(own, { section, text }) {
   const place = own.sections.findIndex((title, at) => title === section && own.drafts[at] === null);
   if (place >= 0) own.drafts[place] = text ?? "";
@@ -175,7 +175,7 @@ function end(own, state, error = "") {
   Object.assign(own, { state, error });
   const entry = { id: own.id, title: own.topic, state };
   if (state === "done") Object.assign(entry, { article: own.article, sections: own.sections });
-  if (kept.find(own.id) || state === "done") kept.put(entry);
+  if (entries.find(own.id) || state === "done") entries.put(entry);
   if (shown !== own) return;
   const focused = document.activeElement === $("cancel");
   draw();
@@ -189,17 +189,17 @@ function leave() {
 }
 
 async function cancel(own) {
-  // Until the server has told its id there is nothing to cancel yet.
-  own.unwanted = !own.id;
-  if (own.unwanted) return;
+  // Before the server has answered with an id there is nothing to cancel.
+  own.cancelLater = !own.id;
+  if (own.cancelLater) return;
   try {
     await request(`jobs/${encodeURIComponent(own.id)}`, { method: "DELETE" });
   } catch (error) {
-    notify(words(error), { kind: "bad" });
+    notify(errorText(error), { kind: "bad" });
   }
 }
 
-/** Draw what has come, at most once a frame. */
+/** Draw at most once a frame. */
 function drawSoon() {
   if (drawing) return;
   drawing = true;
@@ -221,7 +221,7 @@ function draw() {
   STEPS.forEach((step, place) => {
     const node = $("steps").children[place];
     node.dataset.state = stateOf(own, place, now);
-    node.toggleAttribute("data-broken", own.state === "failed" && place === placeOf(own, now));
+    node.toggleAttribute("data-broken", own.state === "failed" && place === activeStep(own, now));
     setText(node.firstElementChild, node.dataset.state === "done" ? "✓" : String(place + 1));
     if (node.dataset.state === "active") node.setAttribute("aria-current", "step");
     else node.removeAttribute("aria-current");
@@ -240,8 +240,8 @@ function draw() {
   $("job-retry").hidden = !["failed", "stopped"].includes(own.state) || !own.topic;
 }
 
-/** Return which step goes on: the outline is told when it ends, the others while they go on. */
-function placeOf(own, now) {
+/** Return the running step: the outline has an event at its end, the others while they run. */
+function activeStep(own, now) {
   if (own.step === "connected") return 0;
   if (own.step === "outline") return 1;
   const finished = own.step === "content" && own.drafts.every((draft) => draft !== null);
@@ -250,12 +250,12 @@ function placeOf(own, now) {
 
 function stateOf(own, place, now) {
   if (own.step === "complete") return "done";
-  const at = placeOf(own, now);
+  const at = activeStep(own, now);
   if (place < at) return "done";
   return place === at && own.state === "running" ? "active" : "waiting";
 }
 
-/** Return the sections as far as they stand in a row, so that none pushes another one down. */
+/** Return the finished sections up to the first gap, so that a late one moves none below it. */
 function draftOf(own) {
   const first = own.drafts.indexOf(null);
   const ready = own.sections.slice(0, first < 0 ? undefined : first);

@@ -1,13 +1,13 @@
-// The view that chats. The conversation stays in the browser; each answer is a stream of the server
-// that a reload or a lost connection does not end.
+// The view that chats. The conversation is stored in the browser; each answer is a stream that
+// survives a reload and a lost connection.
 
-import { newId, request } from "./api.js";
-import { $, announce, element, notify } from "./dom.js";
-import { readImages } from "./images.js";
-import { onLanguage, t } from "./language.js";
-import { picture, showMessages } from "./messages.js";
-import { load, onChange, save } from "./store.js";
-import { follow, words } from "./stream.js";
+import { newId, request } from "../api.js";
+import { $, announce, element, notify } from "../dom.js";
+import { readImages } from "../images.js";
+import { onLanguage, t } from "../language.js";
+import { picture, showMessages } from "../messages.js";
+import { load, onChange, save } from "../store.js";
+import { errorText, follow } from "../stream.js";
 
 const MAX_TOKENS = 1024;
 const MOST_IMAGES = 4;
@@ -20,7 +20,7 @@ let attached = [];
 let controller = null;
 // The turn that this tab reads from the server; another tab may be reading one too.
 let followed = null;
-let takingOver;
+let takeOverTimer;
 let drawing = false;
 let savedAt = 0;
 
@@ -40,9 +40,9 @@ export function start() {
   });
   $("chat-stop").addEventListener("click", stop);
   $("chat-retry").addEventListener("click", retry);
-  $("chat-new").addEventListener("click", startAnew);
+  $("chat-new").addEventListener("click", newChat);
   onLanguage(draw);
-  onChange("chat", hearOtherTab);
+  onChange("chat", onOtherTab);
   draw();
   resume();
 }
@@ -58,13 +58,13 @@ export function show() {
     .catch(() => {});
 }
 
-/** Show what another tab hears; when that tab falls silent in the middle, go on here. */
-function hearOtherTab() {
+/** Show what another tab receives; when it stops receiving, continue here. */
+function onOtherTab() {
   if (followed) return;
   messages = load("chat", []);
   draw();
-  clearTimeout(takingOver);
-  takingOver = setTimeout(() => followed || resume(), TAKE_OVER_MS);
+  clearTimeout(takeOverTimer);
+  takeOverTimer = setTimeout(() => followed || resume(), TAKE_OVER_MS);
 }
 
 function running() {
@@ -83,18 +83,18 @@ function submit(event) {
   $("messages").scrollTop = $("messages").scrollHeight;
 }
 
-/** Ask for the next turn, under an id of its own, so that it can be found again. */
+/** Request the next turn under an id made here, so that a reload finds it again. */
 function answer() {
   const session = newId();
-  const body = { stream: true, session_id: session, max_tokens: MAX_TOKENS, messages: spoken() };
+  const body = { stream: true, session_id: session, max_tokens: MAX_TOKENS, messages: apiMessages() };
   const message = { role: "assistant", text: "", state: "running", session };
   messages.push(message);
-  keep();
+  store();
   run(message, (signal) => request("v1/chat/completions", { method: "POST", body, signal }));
 }
 
-/** Return the turns as the API wants them; two of the same speaker in a row become one. */
-function spoken() {
+/** Return the turns as the API wants them: two of the same role in a row become one. */
+function apiMessages() {
   const turns = [];
   for (const { role, text, images = [] } of messages) {
     const parts = images.map((url) => ({ type: "image_url", image_url: { url } }));
@@ -110,7 +110,7 @@ function spoken() {
   return turns;
 }
 
-/** Go on with an answer that was being written when the page was closed. */
+/** Continue an answer that was being written when the page was closed. */
 function resume() {
   const message = messages.at(-1);
   if (message?.state !== "running") return;
@@ -125,18 +125,22 @@ async function run(message, post) {
   followed = message;
   draw();
   const path = `api/sessions/${message.session}/events`;
-  const onEvent = (event) => hear(message, event.data);
-  const onOver = () => hear(message, "[DONE]");
   try {
-    await follow({ path, start: post, onEvent, onOver, signal: own.signal });
+    await follow({
+      path,
+      start: post,
+      onEvent: (event) => onEvent(message, event.data),
+      onOver: () => onEvent(message, "[DONE]"),
+      signal: own.signal,
+    });
   } catch (error) {
     if (own.signal.aborted) return;
-    end(message, "failed", words(error));
+    end(message, "failed", errorText(error));
   }
 }
 
-/** Take one event; true when it is the last one. */
-function hear(message, data) {
+/** Handle one event; return true when it is the last one. */
+function onEvent(message, data) {
   if (data === "[DONE]") {
     end(message, message.stopping ? "stopped" : "done");
     return true;
@@ -146,6 +150,8 @@ function hear(message, data) {
     end(message, "failed", chunk.error.message);
     return true;
   }
+  // Cancelled here, in another tab or by anybody else: half an answer is no whole one.
+  if (chunk.cancelled) message.stopping = true;
   const choice = chunk.choices[0];
   message.text += choice?.delta.content ?? "";
   message.reasoning = (message.reasoning ?? "") + (choice?.delta.reasoning_content ?? "");
@@ -158,7 +164,7 @@ function end(message, state, error = "") {
   if (followed === message) followed = null;
   Object.assign(message, { state, error });
   delete message.stopping;
-  keep();
+  store();
   const focused = document.activeElement === $("chat-stop");
   draw();
   if (focused) $("message").focus();
@@ -172,7 +178,7 @@ async function stop() {
     await request(`v1/cancel/${message.session}`, { method: "POST" });
   } catch (error) {
     delete message.stopping;
-    notify(words(error), { kind: "bad" });
+    notify(errorText(error), { kind: "bad" });
   }
 }
 
@@ -182,13 +188,13 @@ function retry() {
   $("message").focus();
 }
 
-function startAnew() {
+function newChat() {
   if (running()) stop();
   controller?.abort();
   followed = null;
   messages = [];
   attached = [];
-  keep();
+  store();
   notify("");
   draw();
   $("message").focus();
@@ -202,9 +208,9 @@ async function attach(files) {
   draw();
 }
 
-function keep() {
+function store() {
   savedAt = Date.now();
-  // Pictures are the first to go when the browser has no room for everything.
+  // When the browser is out of space, pictures are dropped first.
   if (!save("chat", messages)) save("chat", messages.map(({ images: _, ...rest }) => rest));
 }
 
@@ -212,9 +218,9 @@ function fit(area) {
   area.rows = Math.min(8, Math.max(2, area.value.split("\n").length));
 }
 
-/** Draw what has come, at most once a frame. */
+/** Draw at most once a frame; save at most once a second. */
 function drawSoon() {
-  if (Date.now() - savedAt > SAVE_EVERY_MS) keep();
+  if (Date.now() - savedAt > SAVE_EVERY_MS) store();
   if (drawing) return;
   drawing = true;
   requestAnimationFrame(() => {

@@ -1,17 +1,18 @@
 // The view that turns a link or a text into a summary.
 
-import { newId, request } from "./api.js";
-import { asMarkdown, showSource, showSummary } from "./card.js";
-import { $, announce, clip, copyText, download, element, fileName, notify, reveal } from "./dom.js";
-import { Entries } from "./keep.js";
-import { number, onLanguage, t } from "./language.js";
-import { LONGEST, SHORTEST, readFile, readSource } from "./source.js";
-import { load, save } from "./store.js";
-import { follow, words } from "./stream.js";
+import { newId, request } from "../api.js";
+import { asMarkdown, showSource, showSummary } from "../card.js";
+import { $, announce, clip, copyText, download, element, fileName, notify, reveal } from "../dom.js";
+import { Entries } from "../history.js";
+import { number, onLanguage, t } from "../language.js";
+import { LONGEST, SHORTEST, readFile, readSource } from "../source.js";
+import { load, save } from "../store.js";
+import { errorText, follow } from "../stream.js";
 
 const PATH = "api/v4/scrape-and-summarize/stream-ndjson";
-const kept = new Entries("history", { href: (id) => `./?session=${id}`, open });
-// What the card shows: {id, ask, state, meta, summary, stage, seconds, error, started, controller}.
+const entries = new Entries("history", { href: (id) => `./?session=${id}`, open });
+// What the card shows:
+// {id, input, state, meta, summary, stage, seconds, error, started, stopping, controller}.
 let shown = null;
 let ticking;
 
@@ -22,13 +23,13 @@ export function start() {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     if (link || event.ctrlKey || event.metaKey) submit(event);
   });
-  $("source").addEventListener("input", () => complain(""));
+  $("source").addEventListener("input", () => showError(""));
   $("example").addEventListener("click", () => {
     $("source").value = t("example_text");
-    complain("");
+    showError("");
     $("summarize").focus();
   });
-  $("file").addEventListener("change", () => take($("file").files[0]));
+  $("file").addEventListener("change", () => openFile($("file").files[0]));
   const form = $("summarize-form");
   form.addEventListener("dragover", (event) => {
     if (!event.dataTransfer.types.includes("Files")) return;
@@ -40,13 +41,13 @@ export function start() {
     form.classList.remove("dropping");
     if (!event.dataTransfer.files.length) return;
     event.preventDefault();
-    take(event.dataTransfer.files[0]);
+    openFile(event.dataTransfer.files[0]);
   });
   const style = load("style", "executive");
   for (const radio of form.elements.style) radio.checked = radio.value === style;
   $("stop").addEventListener("click", stop);
-  $("retry").addEventListener("click", () => begin(shown.ask));
-  $("copy").addEventListener("click", () => copied(asMarkdown(shown.summary, shown.meta)));
+  $("retry").addEventListener("click", () => begin(shown.input));
+  $("copy").addEventListener("click", () => copyWithNotice(asMarkdown(shown.summary, shown.meta)));
   $("share").addEventListener("click", share);
   $("download-md").addEventListener("click", () => {
     const text = asMarkdown(shown.summary, shown.meta);
@@ -57,7 +58,7 @@ export function start() {
     download(fileName(shown.summary.title, "json"), "application/json", text);
   });
   onLanguage(draw);
-  kept.draw();
+  entries.draw();
 }
 
 export function show(query, { again = false } = {}) {
@@ -70,108 +71,114 @@ export function show(query, { again = false } = {}) {
     leave();
     shown = null;
     draw();
-    kept.mark(null);
+    entries.mark(null);
   } else {
     history.replaceState(null, "", `./?session=${shown.id}`);
   }
-  // What another app shares arrives in the address; it is sent by hand, not by whoever linked here.
+  // What another app shares arrives in the address. It only fills the form: a link must not start
+  // a request.
   const given = query.get("url") || query.get("text") || query.get("title");
-  // Phones put the link among the words of the text.
+  // Phones put the link somewhere in the shared text.
   const link = given?.length < 500 && /https?:\/\/\S+/.exec(given);
   if (given) $("source").value = link ? link[0] : given;
 }
 
 function submit(event) {
   event.preventDefault();
-  const ask = readSource($("source").value);
-  const problem = problemOf(ask);
-  complain(problem);
+  const input = readSource($("source").value);
+  const problem = problemOf(input);
+  showError(problem);
   if (problem) return $("source").focus();
-  if (ask.text?.length > LONGEST) {
-    ask.text = ask.text.slice(0, LONGEST);
+  if (input.text?.length > LONGEST) {
+    input.text = input.text.slice(0, LONGEST);
     notify(t("source_cut"));
   }
-  ask.style = $("summarize-form").elements.style.value;
-  save("style", ask.style);
-  begin(ask);
+  input.style = $("summarize-form").elements.style.value;
+  save("style", input.style);
+  begin(input);
 }
 
-function problemOf(ask) {
-  if (ask.url) return "";
-  if (!ask.text) return t("source_missing");
-  const count = ask.text.length;
+function problemOf(input) {
+  if (input.url) return "";
+  if (!input.text) return t("source_missing");
+  const count = input.text.length;
   return count < SHORTEST ? t("source_short", { count }) : "";
 }
 
-function complain(problem) {
+function showError(problem) {
   $("source-error").textContent = problem;
   $("source").setAttribute("aria-invalid", String(problem !== ""));
 }
 
-async function take(file) {
+/** Fill the form with a file's text. */
+async function openFile(file) {
   if (!file) return;
   $("file").value = "";
   const text = await readFile(file).catch(() => null);
-  if (text === null) return complain(t("file_kind"));
-  complain("");
+  if (text === null) return showError(t("file_kind"));
+  showError("");
   $("source").value = text.slice(0, LONGEST);
   if (text.length > LONGEST) notify(t("source_cut"));
   $("source").focus();
 }
 
-/** Ask for a summary; it has its own id from the start, so that it can be found again. */
-function begin(ask) {
+/** Request a summary under an id made here, so that a reload finds it again. */
+function begin(input) {
   const id = newId();
-  kept.put({ id, title: ask.url ?? clip(ask.text, 90), state: "running", ask });
-  const body = { ...ask, session_id: id, include_status: true };
+  entries.put({ id, title: input.url ?? clip(input.text, 90), state: "running", input });
+  const body = { ...input, session_id: id, include_status: true };
   const post = (signal) => request(PATH, { method: "POST", body, signal });
-  const stage = { stage: ask.url ? "scraping" : "starting" };
-  run({ id, ask, stage, start: post });
+  const stage = { stage: input.url ? "scraping" : "starting" };
+  run({ id, input, stage, start: post });
 }
 
-/** Show one that was made before: a finished one from this browser, any other from the server. */
+/** Show an earlier summary: a finished one from the history, any other from the server. */
 function open(id) {
   history.replaceState(null, "", `./?session=${id}`);
   if (shown?.id === id && shown.state === "running") return;
-  const entry = kept.find(id);
+  const entry = entries.find(id);
   if (entry?.summary) {
     leave();
-    const { ask, meta, summary } = entry;
-    shown = { id, ask, meta, summary, state: "done", stage: { stage: "saved" } };
+    const { input, meta, summary } = entry;
+    shown = { id, input, meta, summary, state: "done", stage: { stage: "saved" } };
     draw();
-    kept.mark(id);
+    entries.mark(id);
     return;
   }
-  run({ id, ask: entry?.ask, stage: { stage: "starting" } });
+  run({ id, input: entry?.input, stage: { stage: "starting" } });
 }
 
-async function run({ id, ask, stage, start: post }) {
+async function run({ id, input, stage, start: post }) {
   leave();
   const controller = new AbortController();
-  const own = { id, ask, stage, state: "running", summary: null, meta: null, controller };
+  const own = { id, input, stage, state: "running", summary: null, meta: null, controller };
   own.started = Date.now();
   shown = own;
   history.replaceState(null, "", `./?session=${id}`);
   draw();
-  kept.mark(id);
+  entries.mark(id);
   ticking = setInterval(() => shown === own && drawStage(), 1000);
   reveal($("card"));
-  const onEvent = (event) => hear(own, JSON.parse(event.data));
   const path = `api/sessions/${id}/events`;
   try {
-    await follow({ path, start: post, onEvent, signal: controller.signal });
+    await follow({
+      path,
+      start: post,
+      onEvent: (event) => onEvent(own, JSON.parse(event.data)),
+      signal: controller.signal,
+    });
   } catch (error) {
-    if (!controller.signal.aborted) end(own, "failed", { error: words(error) });
+    if (!controller.signal.aborted) end(own, "failed", { error: errorText(error) });
   }
 }
 
-/** Take one event; true when it is the last one. */
-function hear(own, data) {
+/** Handle one event; return true when it is the last one. */
+function onEvent(own, data) {
   if (data.type === "metadata") own.meta = data.data;
   else if (data.type === "status") own.stage = data.data;
   else if (data.done && data.error !== undefined) {
-    const cancelled = own.stopping || data.error === "the session was cancelled";
-    end(own, cancelled ? "stopped" : "failed", { error: cancelled ? "" : data.error });
+    const stopped = wasStopped(own, data.code);
+    end(own, stopped ? "stopped" : "failed", { error: stopped ? "" : data.error });
   } else {
     own.summary = data.state;
     if (data.done) end(own, "done", { seconds: data.latency_ms / 1000 });
@@ -181,6 +188,11 @@ function hear(own, data) {
   return data.done === true;
 }
 
+/** Return whether a person has stopped it; other tabs and a reload know it from the history. */
+function wasStopped(own, code) {
+  return code === "cancelled" || own.stopping || entries.find(own.id)?.stopping === true;
+}
+
 function end(own, state, { error = "", seconds = null }) {
   Object.assign(own, { state, error, seconds, stage: { stage: state } });
   const entry = { id: own.id, state };
@@ -188,9 +200,9 @@ function end(own, state, { error = "", seconds = null }) {
     Object.assign(entry, { title: own.summary.title, summary: own.summary, meta: own.meta });
     entry.note = own.meta?.site_name;
     // A long text is not kept beside its summary.
-    if (own.ask?.text?.length > 2000) entry.ask = undefined;
+    if (own.input?.text?.length > 2000) entry.input = undefined;
   }
-  if (kept.find(own.id) || state === "done") kept.put(entry);
+  if (entries.find(own.id) || state === "done") entries.put(entry);
   if (shown !== own) return;
   clearInterval(ticking);
   draw();
@@ -205,22 +217,28 @@ function leave() {
 
 async function stop() {
   const own = shown;
-  own.stopping = true;
+  markStopping(own, true);
   try {
     await request(`v1/cancel/${own.id}`, { method: "POST" });
   } catch (error) {
-    own.stopping = false;
-    notify(words(error), { kind: "bad" });
+    markStopping(own, false);
+    notify(errorText(error), { kind: "bad" });
   }
 }
 
-async function copied(text) {
+/** Remember that Stop was pressed, for this tab, for a reload, and for other tabs. */
+function markStopping(own, stopping) {
+  own.stopping = stopping;
+  if (entries.find(own.id)) entries.put({ id: own.id, stopping });
+}
+
+async function copyWithNotice(text) {
   notify(t((await copyText(text)) ? "copied" : "not_copied"));
 }
 
 async function share() {
   const text = asMarkdown(shown.summary, shown.meta);
-  if (!navigator.share) return copied(text);
+  if (!navigator.share) return copyWithNotice(text);
   await navigator.share({ title: shown.summary.title, text }).catch(() => {});
 }
 
@@ -235,7 +253,7 @@ function stageText(own) {
   return t(`stage_${stage}`) + percent;
 }
 
-let said = "";
+let announcedStage = "";
 
 function drawStage() {
   const own = shown;
@@ -244,8 +262,8 @@ function drawStage() {
   const parts = [element("span", { text })];
   if (own.state === "running") parts.push(element("span", { className: "elapsed", text: `${elapsed} s` }));
   $("stage").replaceChildren(...parts);
-  if (own.stage.stage !== said) announce(text);
-  said = own.stage.stage;
+  if (own.stage.stage !== announcedStage) announce(text);
+  announcedStage = own.stage.stage;
 }
 
 function draw() {
@@ -264,7 +282,7 @@ function draw() {
   if (!own.meta) $("card-engine").textContent = "";
   showSummary(own.summary);
   $("card-error").textContent = own.error ?? "";
-  $("retry").hidden = !own.ask || !["failed", "stopped"].includes(own.state);
+  $("retry").hidden = !own.input || !["failed", "stopped"].includes(own.state);
   if (focused && before === "running" && own.state !== "running") {
     (own.state === "done" ? $("copy") : $("retry")).focus();
   }
