@@ -49,6 +49,7 @@ def build(settings: Settings, engine: Engine | None = None) -> Services:
         max_bytes=policy.max_bytes,
         max_redirects=policy.max_redirects,
         ports=policy.ports,
+        user_agent=policy.user_agent,
         cache_ttl_s=settings.page_cache_ttl_seconds,
         cache_size=settings.page_cache_size,
     )
@@ -124,6 +125,7 @@ def _fetch_policy(settings: Settings) -> FetchPolicy:
         max_bytes=settings.fetch_max_bytes,
         max_redirects=settings.fetch_max_redirects,
         ports=frozenset(settings.fetch_ports),
+        user_agent=settings.fetch_user_agent,
     )
 
 

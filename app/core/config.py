@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     fetch_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     fetch_max_bytes: Annotated[int, Field(gt=0)] = 5_000_000
     fetch_max_redirects: Annotated[int, Field(ge=0)] = 5
+    fetch_user_agent: Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")] = (
+        "Mozilla/5.0 (compatible; Precis/1.0)"
+    )
 
     forwarded_allow_ips: str | None = None
     api_keys: CommaList = Field(default=(), repr=False)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 SESSION_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+MAX_POINTS = 5
 EXAMPLE_TEXT = (
     "The central bank cut its main interest rate by half a point on Tuesday, the first cut in four "
     "years. Inflation fell to 2.1 percent in May, close to the target of 2 percent. Shares rose "
@@ -34,16 +35,25 @@ class StructuredSummary(BaseModel):
     main_summary: Annotated[str, Field(min_length=1, max_length=1200)]
     key_points: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=240)]],
-        Field(min_length=3, max_length=5),
+        Field(
+            min_length=1,
+            max_length=MAX_POINTS,
+            description="3 to 5; 1 or 2 for a text of under five sentences",
+        ),
     ]
     category: Annotated[str, Field(min_length=1, max_length=40)]
     sentiment: Sentiment
     read_time_min: Annotated[int, Field(ge=1, description="Minutes to read the article")]
 
 
-def summary_schema(read_time_min: int) -> dict[str, Any]:
-    """Return the JSON schema of a summary whose `read_time_min` is already known (C20)."""
+def summary_schema(read_time_min: int, *, short: bool = False) -> dict[str, Any]:
+    """Return the JSON schema of a summary whose `read_time_min` is already known (C20).
+
+    `short`: the text has under five sentences, and so no three different points.
+    """
     schema = StructuredSummary.model_json_schema()
+    points = schema["properties"]["key_points"]
+    points["minItems"], points["maxItems"] = (1, 2) if short else (3, MAX_POINTS)
     schema["properties"]["read_time_min"] = {"const": read_time_min}
     return schema
 

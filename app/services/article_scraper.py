@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -22,12 +23,18 @@ from app.core.errors import ScrapeFailed
 from app.services.extraction.article import Article, read_article
 from app.services.fetching.addresses import read_url
 from app.services.fetching.errors import timed_out
-from app.services.fetching.fetch import FetchPolicy, Resolve, fetch, resolve_name
+from app.services.fetching.fetch import USER_AGENT, FetchPolicy, Resolve, fetch, resolve_name
 
 # Extraction holds the GIL most of the time: more threads would only slow the event loop down.
 READING_THREADS = 2
 # A thread cannot be stopped; this is how long a caller waits for one that chews on a hostile page.
 READING_TIMEOUT_S = 30.0
+_TRACKING = re.compile(
+    r"(?:utm_\w+|fbclid|gclid|dclid|gbraid|wbraid|msclkid|yclid|twclid|igshid|igsh|mc_[ce]id|_hs\w+|"
+    r"mkt_tok|oly_\w+_id|vero_id|ref_src|ref_url|cmpid|ocid|smid|spm|s_cid|wt_mc|__twitter_impression)"
+    r"(?:=|$)",
+    re.IGNORECASE,
+)
 
 log = structlog.get_logger()
 
@@ -71,6 +78,7 @@ class ArticleScraper:
         cache_ttl_s: float = 600.0,
         cache_size: int = 256,
         min_chars: int = 100,
+        user_agent: str = USER_AGENT,
     ) -> None:
         """Set the limits and empty the cache, whose pages were admitted under the old ones.
 
@@ -82,6 +90,7 @@ class ArticleScraper:
             max_bytes=max_bytes,
             max_redirects=max_redirects,
             ports=ports,
+            user_agent=user_agent,
         )
         self._min_chars = min_chars
         self._cache: TTLCache[str, Article] = TTLCache(
@@ -97,7 +106,7 @@ class ArticleScraper:
             ScrapeFailed: the page cannot be had or holds no article; `code` says which.
         """
         started_s = time.perf_counter()
-        key = read_url(url).url
+        key = _cache_key(read_url(url).url)
         if not use_cache:
             article = await self._scrape(url)
         else:
@@ -194,6 +203,13 @@ class ArticleScraper:
             took_ms=round((time.perf_counter() - started_s) * 1000, 1),
         )
         return article
+
+
+def _cache_key(url: str) -> str:
+    """Return an address without what only tells who sent the reader there."""
+    base, mark, query = url.partition("?")
+    kept = [part for part in query.split("&") if not _TRACKING.match(part)]
+    return base + (mark + "&".join(kept) if kept else "")
 
 
 article_scraper_service = ArticleScraper()

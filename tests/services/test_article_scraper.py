@@ -35,6 +35,7 @@ KEYS = {
     "site_name",
     "url",
     "method",
+    "partial",
     "section",
     "tags",
     "language",

@@ -17,7 +17,6 @@ from app.engine.extractive.passages import (
     Passage,
     clauses,
     clean,
-    ends_sentence,
     is_furniture,
     passages,
     portions,
@@ -25,7 +24,7 @@ from app.engine.extractive.passages import (
 )
 from app.engine.extractive.ranking import Ranking, pick, rank
 from app.engine.extractive.style import EXECUTIVE, STYLES, Style, form, score
-from app.engine.text.sentences import HAN_KANA, count_words, read_time_min
+from app.engine.text.sentences import HAN_KANA, count_words, ends_sentence, read_time_min
 
 if TYPE_CHECKING:
     import numpy as np
@@ -196,6 +195,9 @@ def _points(
     points = [parts[i].text for i in best]
     if len(points) >= at_least:
         return points
+    if at_least == 1:
+        # A single sentence is its own point: half of one would be no sentence of the article.
+        return [parts[i].text for i in main[:1]] or [ELLIPSIS]
     said = {point.casefold() for point in points}
     for fragment in _fragments([parts[i].text for i in main], at_least - len(points)):
         if len(points) < at_least and fragment.casefold() not in said:

@@ -10,7 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from app.engine.text.sentences import count_words, cut_at_word, split_sentences
+from app.engine.text.cut import cut_at_word
+from app.engine.text.sentences import (
+    LABEL_WORDS,
+    count_words,
+    ends_sentence,
+    split_sentences,
+)
 
 MAX_TEXT_CHARS = 200_000
 MAX_PASSAGES = 400
@@ -51,7 +57,6 @@ _BYLINE = re.compile(
 _LINK = re.compile(r"https?://|www\.|\S@\S+\.\w|pic\.twitter")
 _CLAUSE = re.compile("(?<=[,;:，；：、،؛])\\s+|(?<=[，；：、،؛])|\\s+[—–-]\\s+|(?<=\\w)—(?=\\w)")
 _LEADER = re.compile(r"^(?:[’”»]++(?=\s)|[—–•*·▪►■●>…-]|\.{2,}+)++\s++")
-_ENDS = re.compile("[.!?…。！？।॥։።។؟۔][\"'”’»)\\]」』）】]*$")
 _LOOSE = " \t,;:，；：、،؛—–-("
 
 
@@ -78,6 +83,10 @@ def passages(text: str, language: str | None) -> list[Passage]:
     texts[:2] = [_DATELINE.sub("", part) or part for part in texts[:2]]
     kept = [part for part in texts if not is_furniture(part)]
     chosen = kept if len(kept) >= 3 else texts
+    # A headline or a label is no sentence; where most lines have no stop, none of them is one.
+    whole = [part for part in chosen if ends_sentence(part) or count_words(part) > LABEL_WORDS]
+    if 2 * len(whole) >= len(chosen):
+        chosen = whole
     if len(chosen) > MAX_PASSAGES:
         # The lead matters most in reporting; what follows is sampled so that no part is left out.
         head, tail = chosen[: MAX_PASSAGES // 2], chosen[MAX_PASSAGES // 2 :]
@@ -88,11 +97,6 @@ def passages(text: str, language: str | None) -> list[Passage]:
 def clean(text: str) -> str:
     """Drop the characters that are not seen, and the end of an enormous text."""
     return _INVISIBLE.sub("", text[:MAX_TEXT_CHARS])
-
-
-def ends_sentence(text: str) -> bool:
-    """Say whether a text ends the way a sentence ends."""
-    return bool(_ENDS.search(text))
 
 
 def is_furniture(text: str) -> bool:

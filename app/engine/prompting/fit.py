@@ -12,8 +12,8 @@ from typing import Any
 from app.core.errors import Unsupported
 from app.engine.base import MAX_CONTENT_CHARS, Message, Tool
 from app.engine.prompting.template import render, tokens_of
+from app.engine.text.cut import cut_at_sentence
 from app.engine.text.output_parser import THINK
-from app.engine.text.sentences import cut_at_sentence
 
 __all__ = ["encode_prompt", "end_ids", "fit_messages", "opens_thoughts", "render"]
 

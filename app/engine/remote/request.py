@@ -14,7 +14,7 @@ from typing import Any, Literal
 from app.core.errors import Unsupported
 from app.engine.base import MAX_CONTENT_CHARS, GenerateRequest, Message, Tool
 from app.engine.structured.schema_budget import fit_schema
-from app.engine.text.sentences import cut_at_sentence
+from app.engine.text.cut import cut_at_sentence
 
 # How JSON is requested: held to the schema, merely JSON, or by words alone.
 JsonForm = Literal["json_schema", "json_object", "words"]

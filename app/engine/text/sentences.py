@@ -8,14 +8,20 @@ scripts that write no full stop (Thai, Lao, Khmer, Burmese) are cut at spaces in
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
+
+from app.engine.text.graphemes import grapheme_border
 
 WORDS_A_MINUTE = 200
 
 # pysbd is quadratic in the paragraph: 4,000 characters of "1. 1. 1." take 0.14 s, 1,500 take 0.02.
 PYSBD_PARAGRAPH_CHARS = 1_500
 PYSBD_TOTAL_CHARS = 20_000
+# A text of fewer sentences has no three different things to say.
+FEW_SENTENCES = 5
+SHORT_TEXT_CHARS = 3_000
+# What has no stop and not more words than this is a headline, a label or a caption.
+LABEL_WORDS = 12
 CHUNK_MIN_CHARS = 60
 CHUNK_MAX_CHARS = 200
 
@@ -44,6 +50,8 @@ _INDIC_ENDS = "\u06d4\u0964\u0965\u0589\u1362\u17d4\u104b"
 _CLOSERS = "\"'”’»›)\\]」』）】》〉"
 # Nothing follows the two runs, so the scan never backtracks.
 _END = re.compile(f"[.!?…‥؟{_INDIC_ENDS}{_WIDE_ENDS}]+[{_CLOSERS}]*")
+_ENDS = re.compile("[.!?…。！？।॥։።។؟۔][\"'”’»)\\]」』）】]*$")
+_LIST_NUMBER = re.compile(r"(\d{1,3}\.)\s+")
 _QUOTATIVE = frozenset("とっで、，,")
 _ABBREVIATION_LIST = """
     mr mrs ms dr prof rev gen sen rep gov capt col lt sgt st jr sr hon pres vs etc al fig no nos vol
@@ -58,7 +66,6 @@ _ENGLISH = re.compile(
     re.IGNORECASE,
 )
 _CONTINUATIONS = "—–,;:)]»"
-_JOINERS = "\u200d\ufe0e\ufe0f"
 
 
 def split_sentences(text: str, language: str | None = None) -> list[str]:
@@ -86,6 +93,22 @@ def split_sentences(text: str, language: str | None = None) -> list[str]:
     return found
 
 
+def has_few_sentences(text: str, language: str | None = None) -> bool:
+    """Say whether a text has under five sentences; a headline or a label is none."""
+    if len(text) > SHORT_TEXT_CHARS:
+        return False
+    found = split_sentences(text, language)
+    if _language_of(text, language) == "th":
+        return len(found) < FEW_SENTENCES
+    whole = [one for one in found if ends_sentence(one) or count_words(one) > LABEL_WORDS]
+    return len(whole) < FEW_SENTENCES
+
+
+def ends_sentence(text: str) -> bool:
+    """Say whether a text ends the way a sentence ends."""
+    return bool(_ENDS.search(text))
+
+
 def count_words(text: str) -> int:
     """Count words; scripts without spaces are estimated from their letters.
 
@@ -101,39 +124,6 @@ def count_words(text: str) -> int:
 def read_time_min(text: str) -> int:
     """Return the minutes it takes to read `text`: 200 words a minute, rounded, at least 1 (C20)."""
     return max(1, int(count_words(text) / WORDS_A_MINUTE + 0.5))
-
-
-def cut_at_sentence(text: str, max_chars: int) -> str:
-    """Return the longest prefix of at most `max_chars` that ends where a sentence ends.
-
-    Without such a border it ends at a word, and without that anywhere but inside a grapheme. So it
-    does when the only border would leave less than a tenth of a large room (a headline followed by
-    one enormous sentence): a prompt is better served by half a sentence than by a headline.
-    """
-    if len(text) <= max_chars:
-        return text
-    if max_chars <= 0:
-        return ""
-    end = _last_sentence_end(text, max_chars)
-    if end and (max_chars < 1_000 or end * 10 >= max_chars):
-        return text[:end]
-    return cut_at_word(text, max_chars)
-
-
-def cut_at_word(text: str, max_chars: int) -> str:
-    """Return the longest prefix of at most `max_chars` that ends a word, or else a grapheme.
-
-    A word border in the first half is not used: text without spaces would lose too much to it.
-    """
-    if len(text) <= max_chars:
-        return text
-    end = max_chars
-    while end > max_chars // 2 and not text[end].isspace():
-        end -= 1
-    head = text[:end].rstrip()
-    if end > max_chars // 2 and head:
-        return head
-    return text[: _grapheme_border(text, max_chars)]
 
 
 def looks_english(text: str) -> bool:
@@ -171,20 +161,24 @@ def _pysbd(paragraph: str, code: str) -> list[str] | None:
         return None
     if "".join("".join(parts).split()) != "".join(paragraph.split()):
         return None
-    found: list[str] = []
-    start = position = 0
+    spans: list[list[int]] = []
+    position = 0
     for part in filter(None, map(str.strip, parts)):
         at = paragraph.find(part, position)
         if at < 0:
             return None
-        # It takes the dot of an abbreviation it has not heard of for the end of a sentence.
-        if found and (part[0].islower() or part[0] in _CONTINUATIONS):
-            found.pop()
-        else:
-            start = at
         position = at + len(part)
-        found.append(paragraph[start:position])
-    return found
+        # It takes the dot of an abbreviation it has not heard of for the end of a sentence.
+        if spans and (part[0].islower() or part[0] in _CONTINUATIONS):
+            spans[-1][1] = position
+            continue
+        # It takes the figure that ends a sentence ("day 3. The next") for a list's number.
+        number = _LIST_NUMBER.match(part)
+        if spans and number and not ends_sentence(paragraph[spans[-1][0] : spans[-1][1]]):
+            spans[-1][1] = at + number.end(1)
+            at += number.end()
+        spans.append([at, position])
+    return [paragraph[start:end] for start, end in spans if end > start]
 
 
 def _scan(paragraph: str, *, ordinals: bool) -> Iterator[str]:
@@ -231,7 +225,7 @@ def _chunks(sentence: str) -> Iterator[str]:
             if chunk:
                 yield chunk
                 chunk = ""
-            border = _grapheme_border(piece, CHUNK_MAX_CHARS)
+            border = grapheme_border(piece, CHUNK_MAX_CHARS)
             yield piece[:border]
             piece = piece[border:]
         if chunk and len(chunk) + 1 + len(piece) > CHUNK_MAX_CHARS:
@@ -243,40 +237,3 @@ def _chunks(sentence: str) -> Iterator[str]:
             chunk = ""
     if chunk:
         yield chunk
-
-
-def _last_sentence_end(text: str, max_chars: int) -> int:
-    """Find the end of the last whole sentence in `text[:max_chars]`, 0 if there is none."""
-    window = text[: max_chars + 200]
-    position = last = 0
-    for sentence in split_sentences(window):
-        start = window.find(sentence, position)
-        if start < 0:
-            break
-        position = start + len(sentence)
-        if position > max_chars or (position == len(window) and len(window) < len(text)):
-            break
-        last = position
-    return last
-
-
-def _grapheme_border(text: str, end: int) -> int:
-    """Move `end` back, at most 32 characters, until it splits no combining or joined sequence."""
-    for border in range(end, max(0, end - 32), -1):
-        if not _continues(text, border):
-            return border
-    return end
-
-
-def _continues(text: str, at: int) -> bool:
-    if not 0 < at < len(text):
-        return False
-    before, after = text[at - 1], text[at]
-    if after in _JOINERS or before == "\u200d" or unicodedata.category(after).startswith("M"):
-        return True
-    if "\U0001f3fb" <= after <= "\U0001f3ff":
-        return True
-    if "\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff":
-        return True
-    flags = "\U0001f1e6\U0001f1ff"
-    return flags[0] <= before <= flags[1] and flags[0] <= after <= flags[1]

@@ -43,6 +43,11 @@ _BETWEEN_TAGS = re.compile(rb"[^<>]+")
 _SAMPLE_BYTES = 16_384
 # A real page in its own charset has a stray byte or two; in a wrong one, one in every few letters.
 _DAMAGE = 1 / 100
+_STRAY = 1 / 10
+_WESTERN = frozenset(("cp1252", "cp1254", "iso8859_15", "mac_roman"))
+_ACCENTS = re.compile("[\x80-\xff]")
+_ACCENT_RUN = re.compile("(?<=[\x80-\xff])[\x80-\xff]")
+_JIS_ESCAPE = re.compile(rb"\x1b\$[@B]")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
@@ -54,28 +59,59 @@ def decode_text(body: bytes, declared: str | None = None, *, markup: bool = True
     for bom, codec in _BOMS:
         if body.startswith(bom):
             return body[len(bom) :].decode(codec, "replace")
+    if (wide := _unmarked_utf16(body)) is not None:
+        return body.decode(wide, "replace")
+    if body.isascii():
+        # The one charset of the web that is spelled in ASCII, with escapes.
+        return body.decode("iso2022_jp" if _JIS_ESCAPE.search(body) else "ascii", "replace")
+    # Other charsets are valid UTF-8 only by accident, while "iso-8859-1" is what a server says
+    # that was never told anything.
+    text = body.decode("utf-8", "replace")
+    if _is_damaged_little(text, _STRAY):
+        return text
+    for codec in dict.fromkeys(_named_codecs(body, declared, markup=markup)):
+        text = body.decode(codec, "replace")
+        if _is_damaged_little(text, _DAMAGE) and not (codec in _WESTERN and _is_unlikely(text)):
+            return text
+    return _detect(body)
+
+
+def _named_codecs(body: bytes, declared: str | None, *, markup: bool) -> list[str]:
+    """Return the codecs that the header and the page name, the likelier one first."""
     labels = [declared or ""]
     if markup:
         head = body[:_META_BYTES]
         found = (pattern.search(head) for pattern in (_META, _XML))
         # A <meta> that could be read as ASCII cannot be in UTF-16 (HTML standard, prescan).
         labels += [m[1].decode("ascii").lower().replace("utf-16", "utf-8") for m in found if m]
-    codecs_named = [c for label in labels if (c := _CODECS.get(label.strip("\"' ").lower()))]
-    if not body.isascii():
-        # Other charsets are valid UTF-8 only by accident, while "iso-8859-1" is what a server says
-        # that was never told anything.
-        try:
-            return body.decode("utf-8")
-        except UnicodeDecodeError:
-            pass
-    for codec in dict.fromkeys(codecs_named):
-        text = body.decode(codec, "replace")
-        letters = sum(not char.isascii() for char in text)
-        if text.count("\ufffd") <= max(1, letters * _DAMAGE):
-            return text
-    if body.isascii():
-        return body.decode("ascii")
-    return _detect(body)
+    named = [c for label in labels if (c := _CODECS.get(label.strip("\"' ").lower()))]
+    # A header that says Latin-1 is a default, and every byte is legal in it: the page knows better.
+    return sorted(named, key=lambda codec: codec in _WESTERN)
+
+
+def _is_damaged_little(text: str, share: float) -> bool:
+    letters = sum(not char.isascii() for char in text)
+    damaged = text.count("\ufffd")
+    return damaged <= max(letters > 20, (letters - damaged) * share)
+
+
+def _is_unlikely(text: str) -> bool:
+    """Say whether a text read as Western European is none: there accents stand alone in a word."""
+    accents = len(_ACCENTS.findall(text))
+    return accents > 20 and len(_ACCENT_RUN.findall(text)) * 2 > accents
+
+
+def _unmarked_utf16(body: bytes) -> str | None:
+    """Name the byte order of UTF-16 without a mark: every other byte of Latin text is zero."""
+    sample = body[:512]
+    odd, even = sample[1::2].count(0), sample[::2].count(0)
+    if (
+        len(sample) >= 8
+        and max(odd, even) * 8 > len(sample)
+        and min(odd, even) * 20 < max(odd, even)
+    ):
+        return "utf-16-le" if odd > even else "utf-16-be"
+    return None
 
 
 def clean_text(text: str) -> str:

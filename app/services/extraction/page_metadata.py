@@ -7,34 +7,34 @@ from __future__ import annotations
 
 import contextlib
 import html
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from email.utils import parsedate_to_datetime
-from itertools import islice
 from typing import Any
 
+from app.services.extraction.bylines import MAX_AUTHORS, clean_authors, visible_author
 from app.services.extraction.charset import clean_text
+from app.services.extraction.json_ld import OwnNode, body_of, is_free, own_node
+from app.services.extraction.titles import choose_title, document_title, headings_of
 
 MAX_TAGS = 20
 MAX_VALUE_CHARS = 300
-# JSON-LD of a shop can list a thousand products; an article is found in the first few nodes.
-MAX_NODES = 5_000
 
-_ARTICLE_TYPE = re.compile(r"(?:Article|BlogPosting|Report|Review)$")
 _ISO_DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
-_TITLE_END = re.compile(r"\s+(?:[|\u2013\u2014\-:\u00b7\u2022»]|::|//)\s+")
 _PUBLISHED = ("article:published_time", "datepublished", "og:published_time", "parsely-pub-date")
 _DATED = ("date", "dc.date", "dc.date.issued", "citation_publication_date", "pubdate")
+_URL_DATE = re.compile(r"/((?:19|20)\d\d)/(0[1-9]|1[0-2])/(0[1-9]|[12]\d|3[01])(?=/|$)")
+_ASIDE = frozenset(("aside", "nav", "footer", "li"))
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?![a-z])")
-_BY = re.compile(r"^by\s+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageMetadata:
-    """`body`: the article as JSON-LD repeats it. `date`: yyyy-mm-dd."""
+    """`body`: the article as JSON-LD repeats it. `date`: of publication, yyyy-mm-dd.
+
+    `is_live`: the body is the updates of a live blog. `is_free`: whether all of it can be read.
+    """
 
     title: str | None = None
     author: str | None = None
@@ -45,31 +45,74 @@ class PageMetadata:
     language: str | None = None
     description: str | None = None
     body: str | None = None
+    is_live: bool = False
+    is_free: bool | None = None
+    modified: str | None = None
 
 
-def read_metadata(tree: Any) -> PageMetadata:
-    """Return the metadata of an lxml document."""
+def read_metadata(tree: Any, url: str = "") -> PageMetadata:
+    """Return the metadata of an lxml document that was fetched from `url`."""
     meta: dict[str, list[str]] = {}
     for element in tree.iter("meta"):
         for name in ("property", "name", "itemprop", "http-equiv"):
             key, value = element.get(name), _line(element.get("content"))
             if key and value:
                 meta.setdefault(key.strip().lower(), []).append(value)
-    nodes = list(_json_ld_nodes(tree))
-    article: dict[str, Any] = next((node for node in nodes if _is_article(node)), {})
-    site_name = _first(meta, "og:site_name", "application-name") or _name(article.get("publisher"))
+    headings, document = headings_of(tree), document_title(tree)
+    og_title = _first(meta, "og:title")
+    called = [text for text in (og_title, document, *headings) if text]
+    own = own_node(tree, url, called)
+    site_name = _first(meta, "og:site_name", "application-name") or _name(own.get("publisher"))
+    stated = (
+        og_title,
+        _name(own.node.get("headline")),
+        _name(own.node.get("name")),
+        _first(meta, "twitter:title"),
+    )
     return PageMetadata(
-        title=_title(tree, meta, article, site_name),
-        author=_author(meta, article),
-        date=_date(tree, meta, article),
+        title=choose_title(stated, headings, document, site_name),
+        author=_author(tree, meta, own),
+        date=_date(tree, meta, own, url),
         site_name=site_name,
         section=_first(meta, "article:section", "parsely-section", "section")
-        or _name(article.get("articleSection")),
-        tags=_tags(meta, article),
-        language=_language(tree, meta, article),
+        or _name(own.node.get("articleSection")),
+        tags=_tags(meta, own.node),
+        language=_language(tree, meta, own.node),
         description=_longest(meta, "og:description", "description", "twitter:description"),
-        body=_body(nodes),
+        body=body_of(own),
+        is_live=isinstance(own.node.get("liveBlogUpdate"), list),
+        is_free=is_free(own),
+        modified=_modified(meta, own),
     )
+
+
+def completed(own: PageMetadata, found: Any) -> PageMetadata:
+    """Fill what the page's own data leave open with what trafilatura guessed from the layout."""
+
+    def guess(name: str) -> str | None:
+        value = getattr(found, name, None)
+        return clean_text(value).strip()[:300] or None if isinstance(value, str) else None
+
+    categories = getattr(found, "categories", None) or [None]
+    return PageMetadata(
+        title=own.title or guess("title"),
+        # An author that only the layout suggests is as often somebody else.
+        author=own.author,
+        date=own.date or _unmodified(iso_date(guess("date")), own.modified),
+        site_name=own.site_name or guess("sitename"),
+        section=own.section or categories[0] or None,
+        tags=own.tags or tuple(getattr(found, "tags", None) or ())[:20],
+        language=own.language,
+        description=own.description,
+        body=own.body,
+        is_live=own.is_live,
+        is_free=own.is_free,
+    )
+
+
+def _unmodified(day: str | None, modified: str | None) -> str | None:
+    """Return a day that is not known to be the one of the last change."""
+    return day if day != modified else None
 
 
 def _line(value: object) -> str | None:
@@ -88,38 +131,6 @@ def _longest(meta: dict[str, list[str]], *names: str) -> str | None:
     return max((value for name in names for value in meta.get(name, [])), key=len, default=None)
 
 
-def _json_ld_nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Yield every object of every block, however nested in lists, @graph or properties."""
-    left = MAX_NODES
-    for script in tree.iter("script"):
-        if "ld+json" not in (script.get("type") or "").lower():
-            continue
-        try:
-            # strict=False: real pages have raw line breaks inside strings.
-            stack: list[Any] = [json.loads(script.text or "", strict=False)]
-        except (ValueError, RecursionError):
-            continue
-        while stack and left > 0:
-            left -= 1
-            node = stack.pop()
-            if isinstance(node, dict):
-                yield node
-                stack.extend(reversed(list(node.values())))
-            elif isinstance(node, list):
-                stack.extend(reversed(node[:MAX_NODES]))
-
-
-def _is_article(node: dict[str, Any]) -> bool:
-    types = node.get("@type")
-    names = types if isinstance(types, list) else [types]
-    return any(isinstance(name, str) and _ARTICLE_TYPE.search(name) for name in names)
-
-
-def _body(nodes: list[dict[str, Any]]) -> str | None:
-    bodies = (node.get("articleBody") for node in nodes)
-    return max((body for body in bodies if isinstance(body, str)), key=len, default=None)
-
-
 def _name(value: object) -> str | None:
     """Return the name of a string, an object with a name, or the first of a list of either."""
     if isinstance(value, list):
@@ -130,46 +141,53 @@ def _name(value: object) -> str | None:
     return line[:MAX_VALUE_CHARS] if line else None
 
 
-def _title(
-    tree: Any, meta: dict[str, list[str]], article: dict[str, Any], site_name: str | None
-) -> str | None:
-    # Two are enough to know that there is more than one; a page can nest a thousand.
-    some = (_line(h1.text_content()) for h1 in islice(tree.iter("h1"), 2))
-    headings = [line for line in some if line]
-    heading = headings[0][:MAX_VALUE_CHARS] if len(headings) == 1 else None
-    title = (
-        _first(meta, "og:title")
-        or _name(article.get("headline"))
-        or _first(meta, "twitter:title")
-        or heading
-        or next((line for el in tree.iter("title") if (line := _line(el.text_content()))), None)
-    )
-    if title is None:
-        return headings[0][:MAX_VALUE_CHARS] if headings else None
-    ends = [match.start() for match in _TITLE_END.finditer(title)]
-    if heading and any(title[:end] == heading for end in ends):
-        return heading
-    if site_name and ends and _TITLE_END.split(title)[-1].casefold() == site_name.casefold():
-        title = title[: ends[-1]]
-    return title[:MAX_VALUE_CHARS]
+def _author(tree: Any, meta: dict[str, list[str]], own: OwnNode) -> str | None:
+    authors = own.get("author")
+    listed = authors if isinstance(authors, list) else [authors]
+    stated = clean_authors(_name(one) for one in listed[:MAX_AUTHORS])
+    stated = stated or clean_authors(meta.get("author") or meta.get("article:author") or ())
+    return stated or visible_author(tree)
 
 
-def _author(meta: dict[str, list[str]], article: dict[str, Any]) -> str | None:
-    authors = article.get("author")
-    names = [_name(a) for a in (authors if isinstance(authors, list) else [authors])[:10]]
-    names = names if any(names) else list(meta.get("author") or meta.get("article:author") or [])
-    people = [_BY.sub("", name) for name in names if name and "://" not in name]
-    return ", ".join(dict.fromkeys(people))[:MAX_VALUE_CHARS] or None
-
-
-def _date(tree: Any, meta: dict[str, list[str]], article: dict[str, Any]) -> str | None:
-    values: list[object] = [article.get("datePublished")]
+def _date(tree: Any, meta: dict[str, list[str]], own: OwnNode, url: str) -> str | None:
+    values: list[object] = [own.node.get("datePublished")]
     for name in _PUBLISHED:
         values += meta.get(name, [])
-    values += [el.get("datetime") for el in tree.iter("time") if el.get("itemprop")]
+    times = [time for time in tree.iter("time") if time.get("datetime")]
+    values += [t.get("datetime") for t in times if t.get("itemprop") == "datePublished"]
+    values += [t.get("datetime") for t in times if t.get("pubdate") is not None]
     for name in _DATED:
         values += meta.get(name, [])
+    # Modified is not published; what stands beside neither says which it is.
+    values += [t.get("datetime") for t in times if _is_the_articles(t)]
+    if match := _URL_DATE.search(url):
+        values.append("-".join(match.groups()))
     return next((iso for value in values if (iso := iso_date(value))), None)
+
+
+def _modified(meta: dict[str, list[str]], own: OwnNode) -> str | None:
+    stated = [own.node.get("dateModified")]
+    for name in ("article:modified_time", "og:updated_time", "datemodified", "last-modified"):
+        stated += meta.get(name, [])
+    return next((iso for value in stated if (iso := iso_date(value))), None)
+
+
+def _is_the_articles(time: Any) -> bool:
+    """Say whether a `<time>` is the date of the article: in its header, and of no change."""
+    named = f"{time.get('class') or ''} {time.get('itemprop') or ''}".lower()
+    if any(word in named for word in ("modif", "updat")):
+        return False
+    before = " ".join((time.getprevious().text_content() if _has_text(time) else "").split())
+    said = f"{before} {(time.getparent().text or '') if time.getparent() is not None else ''}"
+    if any(word in said.lower() for word in ("updated", "modified", "aktualisiert", "mis à jour")):
+        return False
+    inside = [node.tag for node in time.iterancestors()]
+    return ("article" in inside or "main" in inside) and not _ASIDE & set(inside)
+
+
+def _has_text(element: Any) -> bool:
+    previous = element.getprevious()
+    return previous is not None and isinstance(previous.tag, str)
 
 
 def iso_date(value: object) -> str | None:

@@ -22,7 +22,11 @@ MAX_CODINGS = 2
 ZSTD_WINDOW_BYTES = 8 * 2**20
 # Every member copies what is left of the input: uncapped, 5 MB of tiny ones take minutes.
 MAX_GZIP_MEMBERS = 100
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
+# What stands in the header of bodies that have no coding at all.
+_NO_CODINGS = frozenset(
+    ("", "identity", "none", "utf-8", "utf8", "binary", "8bit", "7bit", "chunked", "text", "null")
+)
 
 
 class _TooLarge(Exception):
@@ -40,7 +44,7 @@ def codings_of(header: str) -> list[str]:
         ScrapeFailed: bad_encoding, for one we did not offer or for too many.
     """
     names = [name.strip().lower().removeprefix("x-") for name in header.split(",")]
-    names = [name for name in names if name and name != "identity"]
+    names = [name for name in names if name not in _NO_CODINGS]
     if len(names) > MAX_CODINGS or any(name not in _DECODERS for name in names):
         raise ScrapeFailed(
             "The site sent a compression that was not asked for; paste the text instead.",
@@ -49,8 +53,10 @@ def codings_of(header: str) -> list[str]:
     return names
 
 
-def decode_content(body: bytes, codings: list[str], *, max_bytes: int) -> bytes:
+def decode_content(body: bytes, codings: list[str], *, max_bytes: int, whole: bool = True) -> bytes:
     """Undo the codings, the last applied first; no layer may exceed `max_bytes`.
+
+    `whole`: false for a body that broke off; what can be had of gzip and deflate is returned then.
 
     Raises:
         ScrapeFailed: too_large or bad_encoding.
@@ -58,8 +64,11 @@ def decode_content(body: bytes, codings: list[str], *, max_bytes: int) -> bytes:
     for coding in reversed(codings):
         if not body:
             break
+        if coding == "gzip" and not body.startswith(GZIP_MAGIC) and b"\0" not in body[:1024]:
+            # Said, and not done: a proxy has undone it and left the header.
+            continue
         try:
-            body = _DECODERS[coding](body, max_bytes)
+            body = (_DECODERS if whole else _BROKEN_OFF)[coding](body, max_bytes)
         except _TooLarge:
             raise too_large(max_bytes) from None
         except (_Corrupt, zlib.error, brotli.error, zstandard.ZstdError) as exc:
@@ -86,7 +95,7 @@ def _gunzip(body: bytes, max_bytes: int) -> bytes:
     for _ in range(MAX_GZIP_MEMBERS):
         member, body = _inflate(body, max_bytes - len(out), zlib.MAX_WBITS | 16)
         out += member
-        if not body.startswith(_GZIP_MAGIC):
+        if not body.startswith(GZIP_MAGIC):
             return bytes(out)
     raise _Corrupt
 
@@ -130,3 +139,15 @@ def _unzstd(body: bytes, max_bytes: int) -> bytes:
 
 
 _DECODERS = {"gzip": _gunzip, "deflate": _deflate, "br": _unbrotli, "zstd": _unzstd}
+
+
+def _broken_off(body: bytes, max_bytes: int) -> bytes:
+    """Return what a deflate or gzip stream holds that ends early."""
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    out = stream.decompress(body, max_bytes + 1)
+    if len(out) > max_bytes:
+        raise _TooLarge
+    return out
+
+
+_BROKEN_OFF = {**_DECODERS, "gzip": _broken_off, "deflate": _broken_off}

@@ -53,6 +53,13 @@ def no_article(reason: str) -> ScrapeFailed:
     return ScrapeFailed(f"{reason}; paste the text of the article instead.", code="no_article")
 
 
+def broken_off() -> ScrapeFailed:
+    return ScrapeFailed(
+        "The site broke off before there was an article; try again or paste the text.",
+        code="connect_failed",
+    )
+
+
 def connection_failed(exc: BaseException) -> ScrapeFailed:
     """Say whether it was TLS, which the reader may understand, or anything else."""
     reason = "The connection to the site failed or broke off; try again or paste the text."
@@ -69,6 +76,10 @@ def http_error(status: int) -> ScrapeFailed:
         reason = "the site refuses automatic readers: paste the text instead"
     elif status in (404, 410):
         reason = "there is no such page: check the address"
+    elif status == 999:
+        reason = "the site wants its readers to sign in: paste the text instead"
+    elif status == 402:
+        reason = "the site wants to be paid: paste the text instead"
     elif status == 429:
         reason = "the site says it gets too many requests: try again later"
     elif status >= 500:

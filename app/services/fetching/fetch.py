@@ -21,7 +21,13 @@ import certifi
 import httpcore
 
 from app.services.fetching.addresses import Target, check_addresses, check_target, read_url
-from app.services.fetching.content_coding import ACCEPT_ENCODING, codings_of, decode_content
+from app.services.fetching.content_coding import (
+    ACCEPT_ENCODING,
+    GZIP_MAGIC,
+    codings_of,
+    decode_content,
+)
+from app.services.fetching.cookies import Cookies
 from app.services.fetching.errors import (
     connection_failed,
     http_error,
@@ -31,11 +37,22 @@ from app.services.fetching.errors import (
     unresolved,
     unsupported_type,
 )
+from app.services.fetching.media_type import (
+    ARTICLE_TYPES,
+    HTML,
+    article_type,
+    declared_type,
+    may_hold_an_article,
+)
+from app.services.fetching.refresh import refresh_target
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
-ARTICLE_TYPES = frozenset(("text/html", "application/xhtml+xml", "text/plain", "application/pdf"))
-ARTICLE_ACCEPT = "text/html,application/xhtml+xml,text/plain;q=0.9,application/pdf;q=0.8"
+ARTICLE_ACCEPT = (
+    "text/html,application/xhtml+xml,application/pdf;q=0.9,text/markdown;q=0.9,text/plain;q=0.9,"
+    "*/*;q=0.5"
+)
+ARTICLE_LANGUAGES = "en-US,en;q=0.9,*;q=0.5"
 USER_AGENT = "Mozilla/5.0 (compatible; Precis/1.0)"
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 # One address that swallows packets may not use up the time of those after it.
@@ -61,16 +78,26 @@ class FetchPolicy:
     ports: frozenset[int] = frozenset((80, 443, 8080, 8443))
     types: frozenset[str] = ARTICLE_TYPES
     accept: str = ARTICLE_ACCEPT
+    user_agent: str = USER_AGENT
+
+    @property
+    def wants_article(self) -> bool:
+        """Whether an article is wanted: its type is looked at, and half of it is worth having."""
+        return "text/html" in self.types
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What came: the final URL, the media type ("" if none was sent), its charset, the body."""
+    """What came: the final URL, the media type ("" if none was sent), its charset, the body.
+
+    `partial`: the body broke off before its end.
+    """
 
     url: str
     media_type: str
     charset: str | None
     body: bytes
+    partial: bool = False
 
 
 async def resolve_name(host: str, port: int) -> list[str]:
@@ -125,12 +152,13 @@ async def fetch(
     try:
         async with asyncio.timeout(policy.timeout_s):
             target = read_url(url)
+            cookies = Cookies()
             for _ in range(policy.max_redirects + 1):
                 addresses = await _admitted(target, policy, resolve)
                 pinned = PinnedBackend(backend or httpcore.AnyIOBackend(), addresses)
                 if ssl_context is None and target.scheme == "https":
                     ssl_context = await asyncio.to_thread(_public_tls)
-                answer = await _get(target, policy, pinned, ssl_context)
+                answer = await _get(target, policy, pinned, ssl_context, cookies)
                 if isinstance(answer, Page):
                     return answer
                 target = read_url(_joined(target.url, answer))
@@ -164,15 +192,18 @@ async def _get(
     policy: FetchPolicy,
     backend: httpcore.AsyncNetworkBackend,
     ssl_context: ssl.SSLContext | None,
+    cookies: Cookies,
 ) -> Page | str:
-    """Return the page, or the Location of a redirect."""
+    """Return the page, or where it redirects to."""
     url = httpcore.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.path)
     headers = [
         ("Host", target.host_header),
-        ("User-Agent", USER_AGENT),
+        ("User-Agent", policy.user_agent),
         ("Accept", policy.accept),
+        ("Accept-Language", ARTICLE_LANGUAGES),
         ("Accept-Encoding", ACCEPT_ENCODING),
         ("Connection", "close"),
+        *cookies.header(target.url),
     ]
     try:
         async with (
@@ -181,6 +212,7 @@ async def _get(
             ) as pool,
             pool.stream("GET", url, headers=headers) as response,
         ):
+            cookies.keep(target.url, response.headers)
             return await _read(target, policy, response)
     except (
         httpcore.NetworkError,
@@ -202,26 +234,47 @@ async def _read(target: Target, policy: FetchPolicy, response: httpcore.Response
     if not 200 <= response.status < 300:
         raise http_error(response.status)
     content_type = head.get("content-type", "")
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type and media_type not in policy.types:
+    declared = declared_type(content_type)
+    if policy.wants_article:
+        if not may_hold_an_article(declared):
+            raise unsupported_type()
+    elif declared and declared not in policy.types:
         raise unsupported_type()
     codings = codings_of(head.get("content-encoding", ""))
     length = head.get("content-length", "")
     if length.isascii() and length.isdigit() and int(length) > policy.max_bytes:
         raise too_large(policy.max_bytes)
-    body = bytearray()
-    async for chunk in response.aiter_stream():
-        body += chunk
-        if len(body) > policy.max_bytes:
-            raise too_large(policy.max_bytes)
-    raw = bytes(body)
+    raw, whole = await _body(response, policy)
+    if policy.wants_article and not codings and raw.startswith(GZIP_MAGIC):
+        codings = ["gzip"]
     if codings:
-        raw = await asyncio.to_thread(decode_content, raw, codings, max_bytes=policy.max_bytes)
-    media_type = media_type or _sniffed(raw)
-    if media_type not in policy.types:
+        raw = await asyncio.to_thread(
+            decode_content, raw, codings, max_bytes=policy.max_bytes, whole=whole
+        )
+    if policy.wants_article:
+        declared = article_type(declared, raw)
+        following = refresh_target(head.get("refresh", ""), raw) if declared == HTML else None
+        if following is not None and _joined(target.url, following) != target.url:
+            return following
+    if declared not in policy.types:
         raise unsupported_type()
     charset = _CHARSET.search(content_type)
-    return Page(target.url, media_type, charset[1] if charset else None, raw)
+    return Page(target.url, declared, charset[1] if charset else None, raw, not whole)
+
+
+async def _body(response: httpcore.Response, policy: FetchPolicy) -> tuple[bytes, bool]:
+    """Return the body, and whether all of it came: half an article is better than none."""
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_stream():
+            body += chunk
+            if len(body) > policy.max_bytes:
+                raise too_large(policy.max_bytes)
+    except (httpcore.RemoteProtocolError, httpcore.ReadError):
+        if not body or not policy.wants_article:
+            raise
+        return bytes(body), False
+    return bytes(body), True
 
 
 def _header_text(value: bytes) -> str:
@@ -229,16 +282,6 @@ def _header_text(value: bytes) -> str:
         return value.decode("utf-8").strip()
     except UnicodeDecodeError:
         return value.decode("latin-1").strip()
-
-
-def _sniffed(body: bytes) -> str:
-    """Name the type of a body that came without one, "" if it is none of ours."""
-    start = body[:1024].lstrip()
-    if start.startswith(b"%PDF-"):
-        return "application/pdf"
-    if re.search(rb"<(?:!doctype|html|head|body|article|meta|title|div|p)\b", start, re.IGNORECASE):
-        return "text/html"
-    return "" if b"\0" in start else "text/plain"
 
 
 @functools.cache

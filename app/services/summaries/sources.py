@@ -21,6 +21,9 @@ MAX_TEXT_CHARS = 50_000
 MIN_VISIBLE_CHARS = 30
 
 _ONLY_A_URL = re.compile(r"https?://\S+", re.IGNORECASE)
+_LINK = re.compile(r"https?://[^\s<>\"'“”«»]+", re.IGNORECASE)
+# A name with a dot and a known kind of end, as people type it: example.com/a.
+_BARE = re.compile(r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?::\d{1,5})?(?:[/?#]\S*)?")
 
 
 class Scraper(Protocol):
@@ -55,12 +58,12 @@ def check_input(url: str | None, text: str | None, *, loose_url: bool = False) -
     Raises:
         InvalidInput: neither or both were given, or the one is out of its limits.
     """
-    url = (url or "").strip() or None
+    url = _typed_url(url or "") or None
     text = _legal(text) if text is not None and text.strip() else None
     if (url is None) == (text is None):
         raise InvalidInput("give exactly one of 'url' and 'text'")
-    if text is not None and _ONLY_A_URL.fullmatch(text.strip()):
-        url, text = text.strip(), None
+    if text is not None and (link := _shared_link(text)) is not None:
+        url, text = link, None
     if url is None:
         return Input(text=_checked_text(text or ""))
     if loose_url and not _ONLY_A_URL.fullmatch(url):
@@ -97,6 +100,7 @@ async def read_source(scraper: Scraper, given: Input, *, use_cache: bool) -> Sou
         "scrape_method": page.get("method"),
         "scrape_latency_ms": scrape_ms,
         "extracted_text_length": len(content),
+        "partial": page.get("partial") or None,
     }
     document = Document(
         text=content,
@@ -107,6 +111,35 @@ async def read_source(scraper: Scraper, given: Input, *, use_cache: bool) -> Sou
         language=page.get("language"),
     )
     return Source(document, {k: v for k, v in facts.items() if v is not None}, scrape_ms)
+
+
+def _typed_url(url: str) -> str:
+    """Return what somebody who typed or pasted this meant: a scheme is added, words are dropped."""
+    if len(url) > MAX_URL_CHARS:
+        return url.strip()
+    url = url.strip().strip("<>\"'“”«»").strip()
+    if _BARE.fullmatch(url):
+        return f"https://{url}"
+    if not _ONLY_A_URL.fullmatch(url) and (link := _shared_link(url)) is not None:
+        return link
+    return url
+
+
+def _shared_link(text: str) -> str | None:
+    """Return the one link of a text that says too little without it, as a share sheet sends it."""
+    links = _LINK.findall(text)
+    if len(set(links)) != 1:
+        return None
+    beside = _LINK.sub("", text)
+    if sum(not char.isspace() for char in beside) >= MIN_VISIBLE_CHARS:
+        return None
+    link = str(links[0])
+    # A full stop or a bracket behind a link belongs to the words around it.
+    if beside.strip():
+        link = link.rstrip(".,;:!?…")
+        while link.endswith((")", "]")) and link.count("(") < link.count(")") + link.count("]"):
+            link = link[:-1]
+    return link
 
 
 def _legal(text: str) -> str:

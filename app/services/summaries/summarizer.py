@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from app.core.errors import AppError, EngineUnavailable, GenerationFailed
 from app.engine.base import Engine, Finish, GenerateRequest, Status, Text, require_engine
 from app.engine.text.compact_json import CompactJson
-from app.engine.text.sentences import read_time_min
+from app.engine.text.sentences import has_few_sentences, read_time_min
 from app.schemas.summary_v4 import StructuredSummary, summary_schema
 from app.services.summaries.prompts import prose_prompt, summary_prompt
 from app.services.summaries.sources import Source
@@ -49,7 +49,10 @@ class SummaryTask:
         document = self.source.document
         if self.instruction is None:
             messages = summary_prompt(document, self.style)
-            schema = summary_schema(read_time_min(document.text))
+            schema = summary_schema(
+                read_time_min(document.text),
+                short=has_few_sentences(document.text, document.language),
+            )
         else:
             messages = prose_prompt(document, self.instruction)
             schema = None

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.engine.text.cut import cut_at_sentence
 from app.engine.text.sentences import (
     CHUNK_MAX_CHARS,
     count_words,
-    cut_at_sentence,
     looks_english,
     read_time_min,
     split_sentences,
