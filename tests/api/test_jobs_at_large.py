@@ -204,7 +204,7 @@ def test_a_model_in_here_writes_a_job(tmp_path: Path) -> None:
 
         @classmethod
         def stream_generation(cls, prompt: Any, **options: Any) -> Iterator[str]:
-            schemas.append(options["json_schema"])
+            schemas.append(options["request"].json_schema)
             asked = prompt[-1].content
             script = OUTLINE if schemas[-1] else ARTICLE if STYLE_TASK in asked else "A section. "
             yield from pieces_of(script)

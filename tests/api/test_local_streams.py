@@ -124,7 +124,7 @@ def test_eight_streams_at_once_end_once_each_and_leave_nothing(checkpoint: Path)
             responses[6].close()
             ends = {n: terminals(frames(responses[n].read().decode())) for n in range(6)}
             for n in (6, 7):
-                until(lambda n=n: server.get(f"/api/sessions/s{n}/events").status_code == 200)
+                until(lambda n=n: server.get(f"/api/sessions/s{n}/events").status_code == 200, 40)
                 ends[n] = terminals(frames(server.get(f"/api/sessions/s{n}/events").text))
             for stream in streams.values():
                 stream.__exit__(None, None, None)

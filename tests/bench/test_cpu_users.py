@@ -81,6 +81,8 @@ def test_a_stream_that_ended_before_the_newcomer_wrote_tells_no_stall() -> None:
 class Scripted:
     """A loader whose generations write until they are stopped; a later one may fail."""
 
+    reads_images = False
+
     def __init__(self, *, fails: bool = False) -> None:
         self.fails = fails
         self.budgets: list[int] = []
@@ -93,7 +95,7 @@ class Scripted:
     def stream_generation(self, prompt: Sequence[Message], **asked: Any) -> Iterator[str]:
         with self._lock:
             number = len(self.budgets)
-            self.budgets.append(asked["max_tokens"])
+            self.budgets.append(asked["request"].max_tokens)
         try:
             yield "a"
             if number and self.fails:

@@ -63,11 +63,11 @@ def check_summary(text: str, finish: Finish, *, budget: int, minutes: int) -> No
     assert 0 < finish.completion_tokens <= budget
 
 
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("part", range(4))
 def test_every_object_is_valid_whatever_the_weights_say(checkpoint: Path, part: int) -> None:
-    """C13, S0.10, contract 1: 400 generations; the joined stream is the object, byte for byte."""
+    """C13, S0.10, contract 1: 120 generations; the joined stream is the object, byte for byte."""
     loader = service(checkpoint)
-    for number in range(part * 50, part * 50 + 50):
+    for number in range(part * 30, part * 30 + 30):
         dice = random.Random(number)
         budget = dice.choice([128, 128, 128, 128, 144, 160, 192, dice.randint(128, 1024)])
         minutes = dice.randint(1, 99)
@@ -82,13 +82,10 @@ def test_every_object_is_valid_whatever_the_weights_say(checkpoint: Path, part: 
         check_summary(text, finish, budget=budget, minutes=minutes)
 
 
-@pytest.mark.parametrize("part", range(2))
-def test_every_object_is_valid_with_a_tokenizer_of_phi3s_kind(
-    fallback_checkpoint: Path, part: int
-) -> None:
-    """C13: 100 generations on byte fallback and "▁" for spaces."""
+def test_every_object_is_valid_with_a_tokenizer_of_phi3s_kind(fallback_checkpoint: Path) -> None:
+    """C13: 40 generations on byte fallback and "▁" for spaces."""
     loader = service(fallback_checkpoint)
-    for number in range(part * 50, part * 50 + 50):
+    for number in range(40):
         dice = random.Random(number)
         budget = dice.choice([128, 128, 140, 200])
         temperature = dice.choice([0.0, 0.2, 1.0, 2.0])
