@@ -136,6 +136,9 @@ def _shared_link(text: str) -> str | None:
     link = str(links[0])
     # A full stop or a bracket behind a link belongs to the words around it.
     if beside.strip():
+        # "https://exa mple.com" is a slip of the keyboard, not a link with words behind it.
+        if not re.match(r"https?://(?:[^/?#]+\.[^/?#.]|localhost\b|\[)", link, re.IGNORECASE):
+            return None
         link = link.rstrip(".,;:!?…")
         while link.endswith((")", "]")) and link.count("(") < link.count(")") + link.count("]"):
             link = link[:-1]
