@@ -35,6 +35,10 @@ _CONSENT = (
     r"kami menggunakan cookie|kebijakan privasi",
 )
 _CONSENT_PHRASES = tuple(re.compile(phrase, re.IGNORECASE) for phrase in _CONSENT)
+# Whatever asks for consent has one of these; looking for the phrases takes much longer.
+_CONSENT_WORD = re.compile(
+    r"cooki|privacy|partner|consent|einwillig|partenaires|privacidad|kebijakan", re.IGNORECASE
+)
 _CONSENT_NAMES = re.compile(
     r"cookie[-_ ]?(?:banner|consent|notice|law|bar|wall|policy|message)|consent|gdpr|onetrust|"
     r"didomi|cmp-|-cmp\b|usercentrics|cookiebot|trustarc|qc-cmp",
@@ -114,7 +118,8 @@ def _drop_consent(tree: Any, lengths: Lengths) -> None:
         if lengths[box] > CONSENT_CHARS or 2 * lengths[box] > lengths[tree]:
             continue
         wanted = 1 if named else 3
-        if lengths[box] and consent_phrases(box.text_content()) >= wanted:
+        text = box.text_content()
+        if _CONSENT_WORD.search(text) and consent_phrases(text) >= wanted:
             box.drop_tree()
 
 

@@ -25,6 +25,7 @@ from app.services.extraction.page_metadata import PageMetadata, completed, read_
 from app.services.extraction.page_tree import (
     collapse_white_space,
     drop_hidden,
+    drop_scripts,
     join_wrapped_lines,
     keep_inline_links,
     spell_formulas,
@@ -86,11 +87,14 @@ def read_html(page: Page, min_chars: int) -> Found:
     titles = [text for text in (document_title(tree), *headings_of(tree)[:1]) if text]
     visible = _text_of(tree)
     own = read_metadata(tree, page.url)
+    scripted = drop_scripts(tree)
     called = drop_furniture(tree, own.title)
     join_wrapped_lines(tree)
     keep_inline_links(tree)
     found = _best(tree, page.url, own, min_chars)
-    reason = why_no_article(found.text, titles=titles, visible=visible, markup=source, tree=tree)
+    reason = why_no_article(
+        found.text, titles=titles, visible=visible, markup=source, tree=tree, scripted=scripted
+    )
     if reason is not None:
         return Found("", found.method, found.facts, reason=reason)
     teaser = own.is_free is False and len(found.text) < TEASER_CHARS

@@ -26,12 +26,11 @@ ALIKE = 0.6
 _ARTICLE_TYPE = re.compile(r"(?:Article|BlogPosting|Report|Review|Recipe|DiscussionForumPosting)$")
 # Where a node of the page's own may stand; what hangs on any other property is a neighbour.
 _OWN_PROPERTIES = ("@graph", "mainEntity", "mainEntityOfPage")
-_WRAPPED = re.compile(
-    r"^\s*(?://|/\*)?\s*(?:<!\[CDATA\[|<!--)|(?://|/\*)?\s*(?:\]\]>|-->)\s*(?:\*/)?\s*$"
-)
-_STARRED = re.compile(r"^\s*\*/")
 _TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"')
+# One that is not closed takes the rest, so that nothing is looked at twice.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?+', re.DOTALL)
+_OPENINGS = ("//<![CDATA[", "/*<![CDATA[*/", "<![CDATA[", "<!--")
+_CLOSINGS = ("//]]>", "/*]]>*/", "]]>", "//-->", "-->")
 
 Node = dict[str, Any]
 
@@ -107,7 +106,7 @@ def _blocks(tree: Any) -> Iterator[Any]:
 
 def _read(text: str) -> Any:
     """Return the value of a block as publishers write it, None where it cannot be read."""
-    text = _STARRED.sub("", _WRAPPED.sub("", _WRAPPED.sub("", text))).strip().rstrip(";")
+    text = _unwrapped(text)
     for attempt in (text, _without_trailing_commas(text), html.unescape(text)):
         try:
             # strict=False: real pages have raw line breaks inside strings.
@@ -115,6 +114,17 @@ def _read(text: str) -> Any:
         except (ValueError, RecursionError):
             continue
     return None
+
+
+def _unwrapped(text: str) -> str:
+    """Return a block without the CDATA section or comment that hides it from old parsers."""
+    text = text.strip()
+    for _ in range(2):
+        for opening in _OPENINGS:
+            text = text.removeprefix(opening).lstrip()
+        for closing in _CLOSINGS:
+            text = text.removesuffix(closing).rstrip()
+    return text.rstrip(";")
 
 
 def _without_trailing_commas(text: str) -> str:

@@ -103,12 +103,12 @@ INDEX = "The page lists other pages and is no article itself"
 
 
 def why_no_article(
-    found: str, *, titles: list[str], visible: str, markup: str, tree: Any
+    found: str, *, titles: list[str], visible: str, markup: str, tree: Any, scripted: bool
 ) -> str | None:
     """Return what a page is that is no article, None where it seems to be one.
 
     `found`: the text that extraction found. `titles`: `<title>` and first headings. `visible`: all
-    text that a reader sees. `markup`: the source.
+    text that a reader sees. `markup`: the source. `scripted`: it has scripts or styles.
     """
     chars = len(found)
     if chars > LONG_CHARS:
@@ -127,15 +127,11 @@ def why_no_article(
             return signal.reason
     if consent_phrases(visible) >= 3 and consent_share(visible) > 0.6:
         return CONSENT
-    if chars < 100 and len(visible) < 200 and _has_scripts(tree):
+    if chars < 100 and len(visible) < 200 and scripted:
         return EMPTY_SHELL
     if _is_index(found, tree, titles):
         return INDEX
     return None
-
-
-def _has_scripts(tree: Any) -> bool:
-    return next(iter(tree.iter("script")), None) is not None
 
 
 def _is_index(found: str, tree: Any, titles: list[str]) -> bool:

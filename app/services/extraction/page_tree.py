@@ -5,6 +5,7 @@ Works on an lxml tree in place; knows nothing of articles, metadata or trafilatu
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -23,6 +24,11 @@ _SENTENCE_PARENTS = ("p", "li", "td", "dd", "blockquote", "figcaption")
 MAX_LINK_CHARS = 200
 # A line that was wrapped by hand is about this long at least; shorter ones stand by themselves.
 WRAPPED_CHARS = 50
+LINE_CHARS = 300
+MAX_BREAKS = 2_000
+_INLINE = frozenset(
+    ("a", "abbr", "b", "cite", "code", "em", "i", "mark", "q", "span", "strong", "u")
+)
 
 
 def text_lengths(tree: Any) -> dict[Any, int]:
@@ -58,32 +64,31 @@ def _collapsed(text: str) -> str:
 
 def join_wrapped_lines(tree: Any) -> None:
     """Replace a `<br>` that only wraps a line by a space; two in a row are a border and stay."""
-    for br in list(tree.iter("br")):
-        following = br.getnext()
-        if not (br.tail or "").strip() and following is not None and following.tag == "br":
-            continue
+    # Each one that goes copies the text before it: a page of very many is left as it is.
+    for br in list(itertools.islice(tree.iter("br"), MAX_BREAKS)):
+        after = (br.tail or "").lstrip()
         before = _text_before(br)
-        if before is None or not (br.tail or "").strip():
-            continue
-        if _is_wrapped(before, (br.tail or "").lstrip()):
-            br.tail = f" {br.tail.lstrip()}"
+        if after and before and _is_wrapped(before, after):
+            br.tail = f" {after}"
             br.drop_tag()
 
 
-def _text_before(br: Any) -> str | None:
-    """Return the text of the line that a `<br>` ends, None where the line before it is empty."""
+def _text_before(br: Any) -> str:
+    """Return the end of the line that a `<br>` ends, at most a few hundred characters of it."""
     parts: list[str] = []
-    node = br.getprevious()
-    while node is not None and node.tag != "br":
-        parts.append(node.tail or "")
-        parts.append(node.text_content() if isinstance(node.tag, str) else "")
-        node = node.getprevious()
-    if node is None:
-        parent = br.getparent()
-        parts.append((parent.text if parent is not None else None) or "")
-    else:
-        parts.append(node.tail or "")
-    return "".join(reversed(parts)).strip() or None
+    left = LINE_CHARS
+    node = br
+    while left > 0:
+        previous = node.getprevious()
+        text = previous.tail if previous is not None else node.getparent().text
+        parts.append((text or "")[-left:])
+        left -= len(parts[-1])
+        if previous is None or previous.tag not in _INLINE:
+            break
+        parts.append("".join(itertools.islice(previous.itertext(), 50))[-max(left, 1) :])
+        left -= len(parts[-1])
+        node = previous
+    return "".join(reversed(parts)).strip()
 
 
 def _is_wrapped(before: str, after: str) -> bool:
@@ -109,6 +114,15 @@ def _is_hidden(element: Any) -> bool:
     if (element.get("aria-hidden") or "").strip().lower() == "true":
         return True
     return bool(_HIDDEN_STYLE.search(element.get("style") or ""))
+
+
+def drop_scripts(tree: Any) -> bool:
+    """Remove scripts and styles, which parsers behind this would read; say if there were any."""
+    found = list(tree.iter("script", "style"))
+    for element in found:
+        if element.getparent() is not None:
+            element.drop_tree()
+    return bool(found)
 
 
 def spell_formulas(tree: Any) -> None:
@@ -147,12 +161,12 @@ def keep_inline_links(tree: Any) -> None:
             continue
         if block.tag not in _SENTENCE_PARENTS and not _has_own_words(block):
             continue
+        # Another element instead of none: text that is joined again and again is copied.
+        link.tag = "span"
+        link.attrib.clear()
         wrapper = link.getparent()
-        link.drop_tag()
-        while wrapper is not None and wrapper is not block and wrapper.tag == "span":
-            outer = wrapper.getparent()
-            wrapper.drop_tag()
-            wrapper = outer
+        if wrapper is not block and wrapper.tag == "span":
+            wrapper.attrib.clear()
 
 
 def _has_own_words(block: Any) -> bool:

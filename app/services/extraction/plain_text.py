@@ -15,6 +15,9 @@ MIN_WRAP_CHARS = 38
 # Chinese and Japanese say as much on half as many columns.
 MIN_WIDE_CHARS = 20
 MAX_TITLE_CHARS = 160
+MAX_CHARS = 400_000
+# Where a line ends is told from its last characters, however long it is.
+END_CHARS = 80
 MAX_WORDS = 40_000
 
 _BULLET = re.compile(r"^\s*(?:[-*+•·▪–—‣]\s+|\(?\d{1,3}[.)]\s+|\(?[a-z][.)]\s+|>\s?|#{1,6}\s|\|)")
@@ -30,7 +33,8 @@ _WIDE = re.compile("[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef]")
 
 def read_plain_text(text: str) -> tuple[str, str | None]:
     """Return the text with a line for every paragraph, and its title if its first line is one."""
-    lines = [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    text = text[:MAX_CHARS].replace("\r\n", "\n").replace("\r", "\n")
+    lines = [line.rstrip() for line in text.split("\n")]
     title = _title_of(lines)
     return "\n\n".join(paragraphs_of(lines)), title
 
@@ -76,18 +80,19 @@ def _goes_on(before: str, line: str, width: int) -> bool:
     bulleted = bool(_BULLET.match(before))
     if indent > indent_before + 1 and not bulleted:
         return False
-    if _BROKEN_WORD.search(text):
+    end = text[-END_CHARS:]
+    if _BROKEN_WORD.search(end):
         return True
     if not width:
         # Each line is a paragraph here, but for one that plainly goes on.
         wide = len(text) >= MIN_WIDE_CHARS and _WIDE.match(text[-1]) and _WIDE.match(line.lstrip())
-        return not _SENTENCE_END.search(text) and bool(line.lstrip()[:1].islower() or wide)
+        return not _SENTENCE_END.search(end) and bool(line.lstrip()[:1].islower() or wide)
     first = line.split(maxsplit=1)[0]
     # Had the next word fitted on this line, whoever wrapped it would have put it there.
     fitted = len(before) + 1 + len(first) <= width - 2
     if not fitted:
         return True
-    if _SENTENCE_END.search(text):
+    if _SENTENCE_END.search(end):
         return False
     return line.lstrip()[:1].islower() or len(before) >= 0.75 * width
 
@@ -104,21 +109,20 @@ def _wrap_width(lines: Sequence[str]) -> int:
 
 
 def _joined(block: Sequence[str], words: Counter[str]) -> str:
-    text = block[0].strip()
+    parts = [block[0].strip()]
     for line in block[1:]:
-        following = line.strip()
-        broken = _BROKEN_WORD.search(text)
+        following, end = line.strip(), parts[-1][-END_CHARS:]
+        broken = _BROKEN_WORD.search(end)
         first = _FIRST_WORD.match(following)
         if broken and first and following[:1].islower():
             if _is_one_word(broken[1], first[1], words):
-                text = text[: broken.start()] + broken[1] + following
-            else:
-                text += following
-        elif _WIDE.match(text[-1:]) and _WIDE.match(following[:1]):
-            text += following
+                parts[-1] = parts[-1][:-1]
+            parts.append(following)
+        elif _WIDE.match(end[-1:]) and _WIDE.match(following[:1]):
+            parts.append(following)
         else:
-            text = f"{text} {following}"
-    return text
+            parts += [" ", following]
+    return "".join(parts)
 
 
 def _is_one_word(head: str, tail: str, words: Counter[str]) -> bool:

@@ -36,8 +36,9 @@ _UNSURE = frozenset(
         "application/x-pdf",
     )
 )
+# Atomic, since a comment could else be tried with every end that follows.
 _MARKUP = re.compile(
-    rb"(?:<!--.{0,2000}?-->\s*|<\?xml.{0,500}?\?>\s*)*"
+    rb"(?:(?><!--.*?-->|<\?xml.*?\?>)\s*+)*+"
     rb"<(?:!doctype\s+html|html|head|body|article|main|meta|title|div|p|h1)\b",
     re.IGNORECASE | re.DOTALL,
 )
