@@ -20,7 +20,7 @@ SUMMARY = {
     "read_time_min": 1,
 }
 SUMMARY_TEXT = json.dumps(SUMMARY, separators=(",", ":"), ensure_ascii=False)
-ARTICLE = "The harbour bridge opened on Monday after four years of work. " * 4
+ARTICLE = "The harbour bridge opened on Monday after four years of work. " * 5
 
 
 def pieces_of(text: str, size: int = 7) -> list[str]:
