@@ -66,7 +66,10 @@ def decode_text(body: bytes, declared: str | None = None, *, markup: bool = True
         return body.decode("iso2022_jp" if _JIS_ESCAPE.search(body) else "ascii", "replace")
     # Other charsets are valid UTF-8 only by accident, while "iso-8859-1" is what a server says
     # that was never told anything.
-    text = body.decode("utf-8", "replace")
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        text = body.decode("utf-8", "replace")
     if _is_damaged_little(text, _STRAY):
         return text
     for codec in dict.fromkeys(_named_codecs(body, declared, markup=markup)):
@@ -90,7 +93,7 @@ def _named_codecs(body: bytes, declared: str | None, *, markup: bool) -> list[st
 
 
 def _is_damaged_little(text: str, share: float) -> bool:
-    letters = sum(not char.isascii() for char in text)
+    letters = len(text) - len(text.encode("ascii", "ignore"))
     damaged = text.count("\ufffd")
     return damaged <= max(letters > 20, (letters - damaged) * share)
 
