@@ -1,4 +1,4 @@
-"""What another server's refusals and failures become: our errors, in our words.
+"""What another server's errors become: our errors, in our words.
 
 Knows the error bodies of OpenAI-compatible servers, and nothing of requests or replicas.
 """

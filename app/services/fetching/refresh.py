@@ -1,4 +1,4 @@
-"""Where a page that refreshes itself at once leads: the `Refresh` header and its `<meta>` twin.
+"""Where a page that refreshes itself at once leads: the `Refresh` header and its `<meta>`.
 
 Format: https://html.spec.whatwg.org/multipage/semantics.html#attr-meta-http-equiv-refresh
 """
