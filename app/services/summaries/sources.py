@@ -127,6 +127,10 @@ def _typed_url(url: str) -> str:
 
 def _shared_link(text: str) -> str | None:
     """Return the one link of a text that says too little without it, as a share sheet sends it."""
+    text = text.strip()
+    # A link and the few words beside it; a longer text is one, and is not walked through here.
+    if len(text) > 2 * MAX_URL_CHARS:
+        return None
     links = _LINK.findall(text)
     if len(set(links)) != 1:
         return None

@@ -16,6 +16,7 @@ LONG = "The night ferry sailed again on Monday after nine winters, and everybody
         ("example.com/a", "https://example.com/a"),
         ("www.example.co.id", "https://www.example.co.id"),
         ("  https://example.com/a  ", "https://example.com/a"),
+        ("https://example.com/a" + " " * 5_000, "https://example.com/a"),
         ("<https://example.com/a>", "https://example.com/a"),
         ("“https://example.com/a”", "https://example.com/a"),
         ("Look: https://example.com/a.", "https://example.com/a"),
@@ -33,7 +34,12 @@ def test_a_link_is_found_in_what_was_pasted(typed: str, url: str, field: str) ->
 
 
 @pytest.mark.parametrize(
-    "text", [f"{LONG} https://example.com/a", f"https://a.example https://b.example {LONG}"]
+    "text",
+    [
+        f"{LONG} https://example.com/a",
+        f"https://a.example https://b.example {LONG}",
+        "https://example.com/a " + "word " * 2_000,
+    ],
 )
 def test_a_text_with_links_in_it_stays_a_text(text: str) -> None:
     assert check_input(None, text).text == text
