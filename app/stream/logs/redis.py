@@ -165,14 +165,15 @@ class RedisLog(WriteThroughLog):
         mirror = self._mirrors.use(run)
         try:
             async with asyncio.timeout_at(deadline_s):
-                await mirror.listening.acquire()
+                listens = await mirror.wait(after)
         except TimeoutError:
             return
+        if not listens:
+            return
         try:
-            if not mirror.dropped and mirror.last <= after:
-                await self._listen(run, mirror, after, deadline_s)
+            await self._listen(run, mirror, after, deadline_s)
         finally:
-            mirror.listening.release()
+            mirror.stop_listening()
 
     async def _listen(self, run: str, mirror: Mirror, after: int, deadline_s: float) -> None:
         """Wait for events after an index and put them into the mirror, for every follower here."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from app.stream.event import Event
 from app.stream.logs.mirror import MIRRORED_EVENTS, MIRRORED_RUNS, Mirror, Mirrors
+from tests.turns import next_turn
 
 
 def events(first: int, last: int) -> list[Event]:
@@ -29,8 +34,10 @@ async def test_at_the_end_only_a_listener_knows_that_there_is_no_more() -> None:
     mirror = Mirror()
     mirror.extend(events(0, 2))
     assert indexes(mirror, 2) is None
-    async with mirror.listening:
-        assert indexes(mirror, 2) == []
+    assert await mirror.wait(2)
+    assert indexes(mirror, 2) == []
+    mirror.stop_listening()
+    assert indexes(mirror, 2) is None
 
 
 def test_after_the_terminal_event_there_is_no_more() -> None:
@@ -70,3 +77,58 @@ def test_a_mirror_keeps_the_last_events_and_the_runs_used_last() -> None:
     mirrors.use("one more")
     assert mirrors.find("r0") is first
     assert mirrors.find("r1") is None
+
+
+async def test_what_is_there_is_read_while_another_listens_for_more() -> None:
+    """Once, who came late for an event waited for all who listened for the next one in turn."""
+    mirror = Mirror()
+    mirror.extend(events(0, 2))
+    assert await mirror.wait(2)
+    ahead = [asyncio.create_task(mirror.wait(2)) for _ in range(5)]
+    await next_turn()
+    assert await mirror.wait(1) is False
+    assert not any(task.done() for task in ahead)
+    mirror.extend(events(3, 3))
+    assert await asyncio.gather(*ahead) == [False] * 5
+
+
+async def test_an_event_wakes_those_it_is_for_and_no_others() -> None:
+    mirror = Mirror()
+    mirror.extend(events(0, 2))
+    assert await mirror.wait(2)
+    waiting = [asyncio.create_task(mirror.wait(after)) for after in (9, 2, 3, 2)]
+    await next_turn()
+    mirror.extend(events(3, 3))
+    await next_turn()
+    assert [task.done() for task in waiting] == [False, True, False, True]
+    mirror.drop()
+    assert await asyncio.gather(*waiting) == [False] * 4
+
+
+async def test_the_turn_to_listen_goes_to_one_who_still_waits() -> None:
+    """Whoever is cancelled at the moment when it is their turn passes it on."""
+    mirror = Mirror()
+    assert await mirror.wait(-1)
+    first, second, third = (asyncio.create_task(mirror.wait(-1)) for _ in range(3))
+    await next_turn()
+    mirror.stop_listening()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert await second is True
+    assert not third.done()
+    mirror.stop_listening()
+    assert await third is True
+
+
+async def test_a_newcomer_who_takes_the_turn_leaves_the_others_waiting() -> None:
+    mirror = Mirror()
+    assert await mirror.wait(-1)
+    waiting = asyncio.create_task(mirror.wait(-1))
+    await next_turn()
+    mirror.stop_listening()
+    assert await mirror.wait(-1) is True
+    await next_turn()
+    assert not waiting.done()
+    mirror.stop_listening()
+    assert await waiting is True
