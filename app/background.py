@@ -10,8 +10,9 @@ from contextlib import suppress
 
 import structlog
 
-from app.core.errors import EngineUnavailable, LogUnavailable
+from app.core.errors import DatabaseUnavailable, EngineUnavailable, LogUnavailable
 from app.engine.base import Engine
+from app.services.market.market import Market
 from app.services.summaries.summarizer import Summarizer
 from app.stream.sessions import Sessions
 
@@ -50,3 +51,10 @@ async def preload(engine: Engine) -> None:
             log.exception("preload_failed")
             return
         await asyncio.sleep(PRELOAD_RETRY_S)
+
+
+async def open_market(market: Market) -> None:
+    """Open a database that is there already, so that its tables are brought up to date."""
+    # Without it only the marketplace is away; who asks for it tries again, and is told.
+    with suppress(DatabaseUnavailable):
+        await market.parts()

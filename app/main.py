@@ -19,6 +19,7 @@ from app.api.deps import Services
 from app.api.docs import pages as docs
 from app.api.docs.openapi import DESCRIPTION, SERVERS, TAGS, install_description, operation_id
 from app.api.jobs import endpoints as jobs
+from app.api.market import routers as market
 from app.api.openai import endpoints as openai
 from app.api.sessions import endpoints as sessions_api
 from app.api.v3 import endpoints as v3
@@ -64,6 +65,8 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> FastAPI:
                 beside.create_task(parts.sessions.maintain()),
                 beside.create_task(parts.engines.maintain()),
             ]
+            if parts.market.is_there():
+                tasks.append(beside.create_task(background.open_market(parts.market)))
             if settings.preload_models:
                 tasks.append(beside.create_task(background.preload(parts.engine)))
             try:
@@ -102,6 +105,8 @@ def _mount(app: FastAPI, settings: Settings) -> None:
     app.include_router(openai.router)
     app.include_router(sessions_api.router)
     app.include_router(jobs.router)
+    for router in market.ROUTERS:
+        app.include_router(router)
     app.include_router(v3.router)
     if settings.enable_v4_structured:
         app.include_router(v4.router)
@@ -133,6 +138,7 @@ async def _close(parts: Services) -> None:
     await parts.sessions.aclose()
     await parts.summarizer.aclose()
     await parts.engines.aclose()
+    await parts.market.aclose()
     await article_scraper_service.aclose()
 
 

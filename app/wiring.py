@@ -25,6 +25,7 @@ from app.services.article_scraper import article_scraper_service
 from app.services.articles.writer import ArticleWriter
 from app.services.chat.request import Chat
 from app.services.fetching.fetch import FetchPolicy
+from app.services.market.market import Market
 from app.services.media.reader import MediaReader
 from app.services.model_loader_v4 import ModelServiceV4
 from app.services.summaries.summarizer import Summarizer
@@ -72,6 +73,7 @@ def build(settings: Settings, engine: Engine | None = None) -> Services:
             temperature=settings.temperature,
         ),
         writer=ArticleWriter(chat, max_calls=_max_calls(settings, engine)),
+        market=_market(settings),
         engine=summary,
         engines=engines,
         model_info=summary.info,
@@ -102,6 +104,18 @@ def _sessions(settings: Settings) -> Sessions:
         ttl_s=settings.sessions_ttl_seconds,
         timeout_s=settings.generation_timeout_seconds,
         max_active=settings.max_concurrent_generations + settings.max_queue,
+    )
+
+
+def _market(settings: Settings) -> Market:
+    return Market(
+        data_dir=settings.data_dir,
+        database_url=settings.database_url,
+        migrate=settings.migrate,
+        jwt_keys=settings.jwt_keys,
+        access_token_s=settings.access_token_seconds,
+        refresh_days=settings.refresh_token_days,
+        login_rate=settings.login_rate_limit,
     )
 
 

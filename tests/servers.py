@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +26,7 @@ from app.main import create_app
 from tests.weight_formats import of_this_run
 
 WAIT_S = 20.0
+_data = tempfile.TemporaryDirectory(prefix="precis-data-")
 STREAM = "/api/v4/scrape-and-summarize/stream"
 NDJSON = "/api/v4/scrape-and-summarize/stream-ndjson"
 PROSE = "/api/v3/scrape-and-summarize/stream"
@@ -31,6 +35,9 @@ PROSE = "/api/v3/scrape-and-summarize/stream"
 def settings(**values: Any) -> Settings:
     """Settings of a test: nothing from the environment, the extractive engine."""
     defaults: dict[str, Any] = {"summary_engine": "extractive", "log_level": "warning"}
+    if "data_dir" not in values:
+        # Each server has a marketplace of its own, made when it is first asked for.
+        defaults["data_dir"] = str(Path(_data.name) / uuid.uuid4().hex)
     if "v4_model_id" in values:
         values = of_this_run().settings(values.pop("v4_model_id"), **values)
     return Settings(_env_file=None, **{**defaults, **values})

@@ -70,7 +70,8 @@ def test_importing_the_application_loads_no_model_library() -> None:
     """S0.11, C10: never at import."""
     program = (
         "import sys, app.main\n"
-        "heavy = {'torch', 'transformers', 'scipy', 'trafilatura', 'llguidance', 'pypdf'}\n"
+        "heavy = {'torch', 'transformers', 'scipy', 'trafilatura', 'llguidance', 'pypdf',\n"
+        "    'sqlalchemy', 'alembic', 'jwt', 'pwdlib', 'rapidfuzz', 'Sastrawi', 'psycopg'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     printed = subprocess.run(
@@ -89,8 +90,18 @@ def test_every_required_package_is_used_or_says_why_not() -> None:
         "fastapi-offline": "fastapi_offline", "PyYAML": "yaml",
         "charset-normalizer": "charset_normalizer", "httpcore": "httpcore",
         "httpx-sse": "httpx_sse", "pillow": "PIL",
+        "PyJWT": "jwt", "PySastrawi": "Sastrawi", "pwdlib[argon2]": "pwdlib",
     }  # fmt: skip
-    picked_up = {"httptools", "uvloop", "av", "lxml_html_clean", "python-multipart"}
+    picked_up = {
+        "httptools",
+        "uvloop",
+        "av",
+        "lxml_html_clean",
+        "python-multipart",
+        "aiosqlite",
+        "greenlet",
+        "psycopg[binary]",
+    }
     for name in names - {"einops", "accelerate"} - picked_up:
         assert re.search(rf"\b(import|from) {modules_of.get(name, name)}\b", source), name
     assert "device_map" in source, "accelerate is what device_map needs"

@@ -13,6 +13,7 @@ from app.engine.base import Engine
 from app.engine.registry import Registry
 from app.services.articles.writer import ArticleWriter
 from app.services.chat.request import Chat
+from app.services.market.market import Market
 from app.services.summaries.summarizer import Summarizer
 from app.stream.sessions import Sessions
 from app.stream.sse import Trailer
@@ -30,6 +31,7 @@ class Services:
     summarizer: Summarizer
     chat: Chat
     writer: ArticleWriter
+    market: Market
     engine: Engine
     engines: Registry
     model_info: Callable[[], dict[str, Any]]

@@ -37,6 +37,7 @@ async def health(services: ServicesDep) -> dict[str, Any]:
         "model": info,
         "roles": services.roles_info(),
         "sessions": services.sessions.active,
+        "market": services.market.info(),
     }
 
 

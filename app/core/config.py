@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.core.database_url import database_url
 from app.core.log_url import log_kind
+from app.core.signing_keys import checked_keys
 
 
 def _split(value: object) -> object:
@@ -80,6 +82,14 @@ class Settings(BaseSettings):
     page_cache_ttl_seconds: Annotated[float, Field(ge=0)] = 600.0
     page_cache_size: Annotated[int, Field(ge=0)] = 256
 
+    data_dir: str = "data"
+    database_url: str | None = Field(default=None, repr=False)
+    migrate: bool = True
+    jwt_keys: CommaList = Field(default=(), repr=False)
+    access_token_seconds: Annotated[int, Field(ge=30, le=86_400)] = 900
+    refresh_token_days: Annotated[int, Field(ge=1, le=365)] = 30
+    login_rate_limit: str = "10/minute"
+
     fetch_allow_hosts: CommaList = ()
     fetch_ports: PortList = (80, 443, 8080, 8443)
     fetch_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
@@ -96,7 +106,7 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(gt=0)] = 2_000_000
     max_media_body_bytes: Annotated[int, Field(gt=0)] = 20_000_000
 
-    @field_validator("api_keys", "fetch_ports", mode="before")
+    @field_validator("api_keys", "fetch_ports", "jwt_keys", mode="before")
     @classmethod
     def _list_is_not_only_commas(cls, value: object) -> object:
         # A list that was meant and came out empty would open the server, or close the web.
@@ -123,6 +133,16 @@ class Settings(BaseSettings):
             log_kind(value)
         return value
 
+    @field_validator("database_url")
+    @classmethod
+    def _database_is_of_a_known_kind(cls, value: str | None) -> str | None:
+        return database_url(value) if value else value
+
+    @field_validator("jwt_keys")
+    @classmethod
+    def _keys_cannot_be_guessed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return checked_keys(value)
+
     @field_validator("engine_url")
     @classmethod
     def _engine_url_is_http(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -130,7 +150,7 @@ class Settings(BaseSettings):
             raise ValueError("write http(s)://HOST:PORT/v1, several of them with commas between")
         return value
 
-    @field_validator("rate_limit")
+    @field_validator("rate_limit", "login_rate_limit")
     @classmethod
     def _rate_limit_is_known(cls, value: str | None) -> str | None:
         from limits import parse_many

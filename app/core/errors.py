@@ -16,6 +16,10 @@
     ├── Cancelled           499  somebody cancelled the session
     ├── Interrupted         503  the server stopped while the session was running
     ├── LogUnavailable      503  the place where sessions are kept cannot be read or written
+    ├── Forbidden           403  who asks is known, and may not do this
+    ├── NotFound            404  the marketplace has nothing of that id
+    ├── Conflict            409  what is there now does not allow it
+    ├── DatabaseUnavailable 503  the marketplace's database cannot be opened, read or written
     └── InternalError       500  a defect of this server; its log has the traceback
 
 `code` is the contract and what tests assert. `message` is for people: it names the fix and never
@@ -27,30 +31,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Self
-
-# OpenAI's names of what went wrong, one for each status that `/v1` answers with.
-# https://platform.openai.com/docs/guides/error-codes
-OPENAI_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    404: "not_found_error",
-    409: "conflict_error",
-    410: "gone_error",
-    413: "payload_too_large_error",
-    429: "rate_limit_error",
-    499: "cancelled_error",
-    500: "server_error",
-    503: "service_unavailable_error",
-    504: "timeout_error",
-}
-
-
-def openai_error(
-    message: str, *, status: int, code: str, param: str | None = None
-) -> dict[str, Any]:
-    """Return the body of an error of `/v1` (C16)."""
-    kind = OPENAI_TYPES.get(status, OPENAI_TYPES[400 if status < 500 else 500])
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 class AppError(Exception):
@@ -128,6 +108,9 @@ class Unauthorized(AppError):
 
     code = "unauthorized"
     status = 401
+    codes = frozenset(
+        ("invalid_credentials", "invalid_refresh_token", "invalid_token", "token_expired")
+    )
 
 
 class UnknownSession(AppError):
@@ -263,6 +246,44 @@ class LogUnavailable(AppError):
     code = "log_unavailable"
     status = 503
     retry_after_s = 5
+
+
+class Forbidden(AppError):
+    """Who asks is known, and may not do this."""
+
+    code = "forbidden"
+    status = 403
+    codes = frozenset(("ai_access_disabled", "not_a_supplier", "not_yours"))
+
+
+class NotFound(AppError):
+    """The marketplace has nothing of that id, or no more."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(AppError):
+    """What is there now does not allow it; `current` shows it where that helps."""
+
+    code = "conflict"
+    status = 409
+    codes = frozenset(("already_a_supplier", "duplicate_sku", "email_taken", "stale_version"))
+
+    def __init__(
+        self, message: str, *, current: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
+        super().__init__(message, **options)
+        self.current = current
+
+
+class DatabaseUnavailable(AppError):
+    """The marketplace's database cannot be opened, read or written."""
+
+    code = "database_unavailable"
+    status = 503
+    retry_after_s = 5
+    codes = frozenset(("database_not_migrated",))
 
 
 class InternalError(AppError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 
 import structlog
 from limits import RateLimitItem, parse
@@ -57,6 +58,13 @@ class Rates:
                 self._away = False
                 return
         await self._count(self._own, caller)
+
+    async def forget(self, caller: str) -> None:
+        """Begin anew with a caller who has shown that he may come."""
+        await self._own.clear(self._limit, caller)
+        if self._shared is not None and not self._away:
+            with suppress(StorageError):
+                await self._shared.clear(self._limit, caller)
 
     async def _count(self, limiter: MovingWindowRateLimiter, caller: str) -> None:
         if await limiter.hit(self._limit, caller):

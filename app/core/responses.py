@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
-from app.core.errors import AppError, openai_error
+from app.core.errors import AppError, Conflict
+from app.core.openai_errors import openai_error
 
 # One wrong list can break a rule in every element; the first errors say what is to be mended.
 MAX_ERRORS = 5
@@ -29,10 +30,11 @@ def error_response(
     message: str | None = None,
     param: str | None = None,
     headers: dict[str, str] | None = None,
+    current: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     """Build the body of C16. `detail` is text or FastAPI's list; `message` its one-line form.
 
-    `param`: the field at fault, as `/v1` names it.
+    `param`: the field at fault, as `/v1` names it. `current`: what is there now (a conflict).
     """
     request_id = scope.get("state", {}).get("request_id", "")
     if scope["path"].startswith("/v1/"):
@@ -40,6 +42,8 @@ def error_response(
         content = openai_error(message or str(detail), status=status, code=code, param=param)
     else:
         content = {"detail": detail, "code": code, "request_id": request_id}
+        if current is not None:
+            content["current"] = dict(current)
     sent = {"X-Request-ID": request_id, **(headers or {})}
     if status == 401:
         sent["WWW-Authenticate"] = "Bearer"
@@ -56,6 +60,7 @@ def app_error_response(scope: Scope, error: AppError) -> JSONResponse:
         detail=error.message,
         param=error.param,
         headers=headers,
+        current=error.current if isinstance(error, Conflict) else None,
     )
 
 

@@ -23,6 +23,13 @@ class RoleState(ModelState):
     engine: str
 
 
+class MarketState(BaseModel):
+    """The marketplace's database; `closed`: nobody has needed it yet."""
+
+    state: Literal["closed", "ready", "unavailable"]
+    error: str | None
+
+
 class HealthAnswer(BaseModel):
     """The process can answer. `modelReady`: the weights of the default engine are in memory."""
 
@@ -37,6 +44,7 @@ class HealthAnswer(BaseModel):
     model: ModelState
     roles: dict[str, RoleState]
     sessions: int = Field(description="How many sessions run or wait in this process")
+    market: MarketState
 
 
 class ReadyAnswer(BaseModel):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
 import subprocess
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
@@ -14,6 +17,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpx
 import pytest
 import yaml
+from sqlalchemy import Connection, insert, update
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
@@ -22,6 +26,8 @@ from app.api.docs.curl import BASE
 from app.api.docs.openapi import TAGS
 from app.api.docs.requests import PAGE
 from app.core.errors import GenerationFailed
+from app.db.demonstration.seed import seed
+from app.db.tables import conversations, users
 from app.engine.base import Status
 from app.main import create_app
 from tests.engines import SUMMARY_TEXT, ScriptedEngine, pieces_of
@@ -98,6 +104,46 @@ def server() -> Iterator[Running]:
         yield running
 
 
+def sign_up(server: Running, role: str = "user") -> str:
+    """Return the access token of a new account."""
+    email = f"{uuid.uuid4().hex}@example.com"
+    body = {"email": email, "password": "ombak pantai selatan", "name": "Sari"}
+    token: str = server.post("/api/auth/register", body).json()["access_token"]
+    if role == "admin":
+
+        def work(connection: Connection) -> None:
+            connection.execute(update(users).where(users.c.email == email).values(role="admin"))
+
+        in_database(server, work)
+    return token
+
+
+def in_database(server: Running, work: Callable[[Connection], Any]) -> None:
+    """Do what is the command line's."""
+
+    async def run() -> None:
+        parts = await server.app.state.services().market.parts()
+        async with parts.database.write() as connection:
+            await connection.run_sync(work)
+
+    asyncio.run_coroutine_threadsafe(run(), server.loop).result(WAIT_S)
+
+
+def a_market(server: Running) -> dict[str, str]:
+    """Fill the marketplace with what its examples name; return what lines of curl take."""
+    found = {"ADMIN_TOKEN": sign_up(server, "admin"), "ACCESS_TOKEN": sign_up(server, "admin")}
+    me = server.get("/api/auth/me", headers={"Authorization": f"Bearer {found['ACCESS_TOKEN']}"})
+    found["CONVERSATION"] = uuid.uuid4().hex
+
+    def work(connection: Connection) -> None:
+        seed(connection)
+        values = {"id": found["CONVERSATION"], "user_id": me.json()["id"]}
+        connection.execute(insert(conversations).values(values))
+
+    in_database(server, work)
+    return found
+
+
 @pytest.fixture(scope="module")
 def described(server: Running) -> dict[str, Any]:
     """What the server says of itself."""
@@ -168,14 +214,31 @@ def test_every_example_of_every_operation_works_as_it_stands(
     server: Running, described: dict[str, Any]
 ) -> None:
     """Contract 8: 2xx and a documented type; only pages, which need the internet, are left out."""
-    known: dict[str, str] = {}
+    market = a_market(server)
+    login = {"email": "sari@example.com", "password": "ombak pantai selatan", "name": "Sari"}
+    server.post("/api/auth/register", login)
+    known: dict[str, str] = {"conversation_id": market["CONVERSATION"]}
     executed, left_out = set(), {}
     with server.client() as client:
         for call in calls(described):
             if isinstance(call.body, dict) and "url" in call.body:
                 left_out[call.name] = call.body["url"]
                 continue
-            answer = client.request(call.method, url_of(call, known), **call.sent())
+            headers = {}
+            if "x-role" in call.operation:
+                ends = call.operation["operationId"] in ("logout", "delete_account")
+                token = sign_up(server) if ends else market["ACCESS_TOKEN"]
+                headers["Authorization"] = f"Bearer {token}"
+            sent = call.sent()
+            if call.operation["operationId"] == "refresh":
+                sent = {"json": {"refresh_token": known["refresh_token"]}}
+            if call.operation["operationId"] == "register":
+                # The lines of curl may have made the account of the example.
+                sent = {"json": {**call.body, "email": f"{uuid.uuid4().hex}@example.com"}}
+            # The lines of curl look at the first product.
+            gone = {"product_id": "3"} if call.operation["operationId"] == "delete_product" else {}
+            url = url_of(call, known | gone)
+            answer = client.request(call.method, url, headers=headers, **sent)
             documented = call.operation["responses"].get(str(answer.status_code))
             assert documented, f"{call.name}: {answer.status_code} {answer.text}"
             assert answer.is_success, f"{call.name}: {answer.text}"
@@ -187,6 +250,8 @@ def test_every_example_of_every_operation_works_as_it_stands(
                 assert '"step":"error"' not in answer.text, answer.text[-500:]
             elif isinstance(call.body, dict) and call.body.get("stream"):
                 pytest.fail(f"{call.name} was to stream")
+            elif "refresh_token" in answer.json():
+                known["refresh_token"] = answer.json()["refresh_token"]
             elif "job_id" in answer.json():
                 known["job_id"] = answer.json()["job_id"]
             executed.add(call.operation["operationId"])
@@ -224,11 +289,17 @@ def test_every_line_of_curl_works_as_pasted(server: Running, described: dict[str
         if line.strip().startswith("curl ")
     ]
     assert len(found) >= len(lines)
+    environment = {**os.environ, **a_market(server)}
     for line in found:
         assert BASE in line, line
         local = line.replace(BASE, server.base).replace("curl ", "curl -sS --fail-with-body ", 1)
         ran = subprocess.run(
-            [bash, "-c", local], capture_output=True, text=True, timeout=WAIT_S, check=False
+            [bash, "-c", local],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
         )
         assert ran.returncode == 0, f"{line}\n{ran.stdout}{ran.stderr}"
         assert ran.stdout.strip(), line

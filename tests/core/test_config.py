@@ -20,6 +20,8 @@ OTHER = {
     "summary_engine": "extractive", "fallback_engine": "none", "v4_weights": "bfloat16",
     "fetch_allow_hosts": "localhost:9", "fetch_ports": "81,82", "heartbeat_seconds": "3",
     "engine_url": "http://a:1/v1,https://b/v1", "sessions_url": "redis://h:1/2",
+    "database_url": "postgresql://h/market", "login_rate_limit": "5/minute",
+    "jwt_keys": "a:0123456789abcdefghijklmnopqrstuvwxyz", "access_token_seconds": "60",
     "temperature": "0.1", "torch_dtype": "float16",
 }  # fmt: skip
 

@@ -62,10 +62,22 @@ TAGS = [
         "description": "Every stream is a session: read it again, follow it, cancel it.",
     },
     {"name": "Article jobs", "description": "Articles written in steps, with their progress."},
+    {"name": "Accounts", "description": "Register, sign in and out, for the marketplace."},
+    {"name": "Suppliers", "description": "Who sells, and where."},
+    {"name": "Products", "description": "What is sold: search, offers, a supplier's own goods."},
+    {"name": "Conversations", "description": "What was said to the marketplace's assistant."},
+    {"name": "Administration", "description": "What an admin sees and decides."},
     {"name": "Health", "description": "Is the process alive, and can it serve?"},
 ]
 SERVERS = [{"url": ".", "description": "The server that this description comes from"}]
+ACCESS_TOKEN = "AccessToken"  # noqa: S105  (the name of a scheme)
 SECURITY_SCHEMES = {
+    ACCESS_TOKEN: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The `access_token` of a sign-in, for the marketplace; where the server has "
+        "`API_KEYS` too, the key goes into `X-API-Key`",
+    },
     "BearerKey": {
         "type": "http",
         "scheme": "bearer",
@@ -113,7 +125,7 @@ def error_responses(*statuses: int, **texts: str) -> Responses:
     return {
         status: {
             "model": ErrorAnswer,
-            "description": texts.get(f"status_{status}", _ERRORS[status]),
+            "description": texts.get(f"status_{status}") or _ERRORS[status],
         }
         for status in statuses
     }
@@ -175,7 +187,7 @@ def sse_content(events: Examples | str) -> dict[str, Any]:
 def _complete(schema: dict[str, Any], first_model: str) -> dict[str, Any]:
     schema.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
     # Any of them, or none: only the settings know whether keys are asked for.
-    schema["security"] = [{}, *({name: []} for name in SECURITY_SCHEMES)]
+    schema["security"] = [{}, *({name: []} for name in SECURITY_SCHEMES if name != ACCESS_TOKEN)]
     used: set[str] = set()
     for path, item in schema["paths"].items():
         for method, operation in item.items():

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.core.errors import AppError, Cancelled, openai_error
+from app.core.errors import AppError, Cancelled
+from app.core.openai_errors import openai_error
 from app.engine.base import Finish, Reasoning, Text, TokenLogprob, ToolCallPart
 from app.services.chat.answer import Answer, Begin, Piece
 from app.stream.event import Draft, Event

@@ -1,0 +1,1 @@
+"""The marketplace's database: tables, migrations, what is stored beside them to be searched."""

@@ -1,0 +1,1 @@
+"""A catalogue of our own invention, to try the marketplace with."""
