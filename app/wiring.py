@@ -90,6 +90,7 @@ def build(settings: Settings, engine: Engine | None = None) -> Services:
 
 
 def _sessions(settings: Settings) -> Sessions:
+    places = settings.max_concurrent_generations + settings.max_queue
     return Sessions(
         open_log(settings.log_url),
         endings={
@@ -101,7 +102,8 @@ def _sessions(settings: Settings) -> Sessions:
         },
         ttl_s=settings.sessions_ttl_seconds,
         timeout_s=settings.generation_timeout_seconds,
-        max_active=settings.max_concurrent_generations + settings.max_queue,
+        max_active=places,
+        max_active_per_client=settings.max_active_per_client or max(2, places // 4),
     )
 
 
