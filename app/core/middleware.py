@@ -25,7 +25,7 @@ _UPLOAD_S = 60.0
 # A JSON body of more values than this is refused before it is parsed: each value costs time on the
 # event loop several times over (parsing, checking, an error that quotes it). Commas and opening
 # brackets are counted, also those inside strings: no prompt that a model can read has so many.
-MAX_JSON_VALUES = 50_000
+MAX_JSON_VALUES = 20_000
 _FORM_TYPES = ("multipart/", "application/x-www-form-urlencoded")
 
 
@@ -151,6 +151,13 @@ class BodyLimit:
         max_bytes = max(self._max_bytes, self._larger.get(scope["path"], 0))
         too_large = BodyTooLarge(f"the body is larger than {max_bytes} bytes; send less")
         headers = Headers(scope=scope)
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            raise InvalidInput(
+                f"this server reads no compressed bodies ({coding[:40]}); send it as it is",
+                code="unsupported_encoding",
+                status=415,
+            )
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > max_bytes:
             raise too_large

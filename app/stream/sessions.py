@@ -155,6 +155,10 @@ class Sessions:
         """Return the newest run of a session id, running or ended, in any process."""
         return await self._log.find(owner, session_id)
 
+    async def check_log(self) -> None:
+        """Raise `LogUnavailable` if no session can be kept now."""
+        await self._log.find("", "")
+
     async def check(self, header: Header, after: int) -> bool:
         """Raise what `follow` would raise at its start, while an HTTP status can still say it.
 

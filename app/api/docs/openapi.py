@@ -87,6 +87,7 @@ _ERRORS = {
     409: "`session_busy`: the session id is running something else",
     410: "`events_gone`: the events to resume from are no longer kept",
     413: "`body_too_large`",
+    415: "`unsupported_encoding`: the body is compressed",
     422: "`validation_error`, `invalid_input`, `invalid_text`, `invalid_url`: `detail` names the "
     "field",
     429: "`overloaded`: the server is full; `rate_limited`: the caller came too often; see "
