@@ -11,6 +11,7 @@ from contextlib import suppress
 import structlog
 
 from app.core.errors import EngineUnavailable, LogUnavailable
+from app.core.worker import WorkerPool
 from app.engine.base import Engine
 from app.services.summaries.summarizer import Summarizer
 from app.stream.sessions import Sessions
@@ -33,6 +34,15 @@ async def sweep(sessions: Sessions, summarizer: Summarizer, *, ttl_s: float) -> 
 def sweep_interval_s(ttl_s: float) -> float:
     """Return how often to look for what is older than `ttl_s`."""
     return min(SWEEP_INTERVAL_S, max(0.1, ttl_s / 4))
+
+
+async def warm(workers: WorkerPool) -> None:
+    """Start the processes that read pages, so that the first page need not wait for them."""
+    try:
+        await workers.warm()
+    except Exception as failure:
+        # They are started again with the first page.
+        log.warning("workers_not_started", error=type(failure).__name__)
 
 
 async def preload(engine: Engine) -> None:

@@ -30,7 +30,7 @@ from app.core.middleware import AuthMiddleware, BodyLimit, RequestContext, Serve
 from app.core.responses import install_error_handlers
 from app.core.security import authenticator
 from app.engine.base import Engine
-from app.services.article_scraper import article_scraper_service
+from app.services.article_scraper import PAGES, article_scraper_service
 from app.wiring import VERSION, build
 
 log = structlog.get_logger(__name__)
@@ -63,6 +63,7 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> FastAPI:
                 ),
                 beside.create_task(parts.sessions.maintain()),
                 beside.create_task(parts.engines.maintain()),
+                beside.create_task(background.warm(PAGES)),
             ]
             if settings.preload_models:
                 tasks.append(beside.create_task(background.preload(parts.engine)))

@@ -45,6 +45,11 @@ class Article:
     sentence_count: int = 0
 
 
+def is_pdf(page: Page) -> bool:
+    """Whether a page is a PDF, whatever the site calls it."""
+    return page.media_type == "application/pdf" or page.body.startswith(b"%PDF-")
+
+
 def read_article(page: Page, *, min_chars: int = 100) -> Article:
     """Return the article of a page.
 
@@ -52,7 +57,7 @@ def read_article(page: Page, *, min_chars: int = 100) -> Article:
         ScrapeFailed: no_article, when fewer than `min_chars` characters of text were found.
     """
     partial = page.partial
-    if page.media_type == "application/pdf" or page.body.startswith(b"%PDF-"):
+    if is_pdf(page):
         text, title, author, created = read_pdf(page.body)
         facts = PageMetadata(title=title, author=author, date=created)
         method, reason = "pdf", "The PDF holds no text (a scan needs text recognition first)"
