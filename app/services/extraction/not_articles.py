@@ -117,6 +117,7 @@ def why_no_article(
     text that a reader sees. `markup`: the source. `scripted`: it has scripts or styles.
     """
     chars = len(found)
+    markup = markup[:MAX_MARKUP_CHARS]
     if chars > LONG_CHARS:
         return None
     visible = visible[: 4 * LONG_CHARS]
