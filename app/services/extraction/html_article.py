@@ -18,6 +18,7 @@ import lxml.etree  # type: ignore[import-untyped]  # ships no types
 import lxml.html  # type: ignore[import-untyped]  # ships no types
 
 from app.services.extraction.charset import clean_text, decode_text
+from app.services.extraction.copies import without_copies
 from app.services.extraction.furniture import drop_furniture
 from app.services.extraction.markup import is_parsable
 from app.services.extraction.not_articles import why_no_article
@@ -28,6 +29,7 @@ from app.services.extraction.page_tree import (
     drop_scripts,
     join_wrapped_lines,
     keep_inline_links,
+    spell_definitions,
     spell_formulas,
 )
 from app.services.extraction.titles import document_title, headings_of
@@ -87,6 +89,7 @@ def read_html(page: Page, min_chars: int) -> Found:
     _drop_inserts(held, tree)
     called = drop_furniture(tree, own.title)
     join_wrapped_lines(tree)
+    spell_definitions(tree)
     keep_inline_links(tree)
     found = _best(tree, page.url, own, min_chars)
     del held
@@ -134,7 +137,7 @@ def _best(tree: Any, url: str, own: PageMetadata, min_chars: int) -> Found:
         if not (own.title and own.date and own.site_name):
             guessed = trafilatura.extract_metadata(tree, default_url=url, extensive=False)
     facts = completed(own, guessed)
-    text = _without_title(_without_bars(clean_text(text)), facts.title)
+    text = _without_title(without_copies(_without_bars(clean_text(text))), facts.title)
     body = _plain(own.body or "")
     enough = 1.0 if own.is_live else JSON_LD_WINS
     if len(body) >= min_chars and len(body) > enough * len(text):
