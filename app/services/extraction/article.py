@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from app.engine.text.sentences import count_words, looks_english, split_sentences
+from app.engine.text.sentences import count_sentences, count_words, looks_english
 from app.services.extraction.charset import clean_text, decode_text
 from app.services.extraction.html_article import read_html
 from app.services.extraction.page_metadata import PageMetadata
@@ -89,7 +89,7 @@ def read_article(page: Page, *, min_chars: int = 100) -> Article:
         language=language,
         partial=partial,
         word_count=count_words(content),
-        sentence_count=len(split_sentences(content, language)),
+        sentence_count=count_sentences(content, language),
     )
 
 
