@@ -27,7 +27,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import readability
 import trafilatura
 from lxml import html
 
@@ -60,6 +59,10 @@ def plain_trafilatura(page: Page) -> str:
 
 
 def plain_readability(page: Page) -> str:
+    # Not among the requirements, since old pip versions fail on its extras:
+    # pip install --no-deps readability-lxml cssselect chardet
+    import readability
+
     summary = readability.Document(decode_text(page.body)).summary()
     return str(html.fromstring(summary).text_content())
 

@@ -32,7 +32,7 @@ PRELOADED = (
     "uvicorn",
     "fastapi",
     "sse_starlette",
-    "app.services.extraction.article",
+    "app.services.extraction.preloaded",
     "app.services.media.images",
 )
 

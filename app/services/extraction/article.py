@@ -12,7 +12,7 @@ from app.engine.text.sentences import count_sentences, count_words, looks_englis
 from app.services.extraction.charset import clean_text, decode_text
 from app.services.extraction.html_article import read_html
 from app.services.extraction.page_metadata import PageMetadata
-from app.services.extraction.pdf_text import read_pdf
+from app.services.extraction.pdf.text import read_pdf
 from app.services.extraction.plain_text import read_plain_text
 from app.services.fetching.errors import broken_off, no_article
 from app.services.fetching.fetch import Page
