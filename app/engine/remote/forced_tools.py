@@ -123,10 +123,12 @@ def _call(tools: tuple[Tool, ...], text: str) -> ToolCallPart:
         value = json.loads(text)
     except ValueError as exc:
         raise ignored() from exc
-    name, arguments = tools[0].name, value
+    name: object = tools[0].name
+    arguments = value
     if len(tools) > 1 and isinstance(value, dict):
         name, arguments = value.get("name"), value.get("arguments")
-    if name not in {tool.name for tool in tools} or not isinstance(arguments, dict):
+    known = isinstance(name, str) and name in {tool.name for tool in tools}
+    if not isinstance(name, str) or not known or not isinstance(arguments, dict):
         raise ignored()
     written = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
     return ToolCallPart(0, written, id=new_call_id(), name=name)
