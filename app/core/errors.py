@@ -233,7 +233,7 @@ class GenerationFailed(AppError):
 
     code = "generation_failed"
     status = 500
-    codes = frozenset(("invalid_output", "upstream_failed"))
+    codes = frozenset(("invalid_output", "upstream_failed", "upstream_ignored_tools"))
 
 
 class TimedOut(AppError):

@@ -17,8 +17,9 @@ from app.engine.prompting.tools import call_schema
 from app.engine.text.output_parser import CALL_END
 
 if TYPE_CHECKING:
-    from app.engine.structured.grammar import GrammarProcessor, Vocabulary
+    from app.engine.structured.grammar import GrammarProcessor
     from app.engine.structured.tool_call_grammar import ToolCallGrammar
+    from app.engine.structured.vocabulary import Vocabulary
 
 
 def check_fields(request: GenerateRequest, *, reads_images: bool) -> None:
@@ -77,6 +78,7 @@ def constraint_of(
         Unsupported: `unsupported_schema`, `budget_too_small`, `no_grammar`.
     """
     from app.engine.prompting.template import tokens_of
+    from app.engine.structured.completion import MAX_COMPLETION_BYTES
     from app.engine.structured.grammar import GrammarProcessor
     from app.engine.structured.tool_call_grammar import ToolCallGrammar
 
@@ -84,12 +86,23 @@ def constraint_of(
     if vocabulary is None:
         return None
     if schema is not None:
-        return GrammarProcessor(
-            vocabulary,
-            schema,
-            max_tokens=request.max_tokens,
-            chars_per_token=_chars_per_token(tokenizer, ids),
-        )
+
+        def held(max_tokens: int) -> GrammarProcessor:
+            return GrammarProcessor(
+                vocabulary,
+                schema,
+                max_tokens=max_tokens,
+                chars_per_token=_chars_per_token(tokenizer, ids),
+                prose=request.prose,
+            )
+
+        try:
+            return held(request.max_tokens)
+        except Unsupported as exc:
+            if exc.code != "budget_too_small" or schema is request.json_schema:
+                raise
+            # A call that is cut off ends with "length", as elsewhere; the budget stops it.
+            return held(MAX_COMPLETION_BYTES)
     if not request.tools:
         return None
     return ToolCallGrammar(
