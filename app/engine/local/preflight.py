@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.core.errors import Unsupported
 from app.engine.base import Fitted, GenerateRequest, Message
+from app.engine.checkpoints.headers import is_gguf
 from app.engine.prompting.tools import call_schema
 from app.engine.text.output_parser import CALL_END
 
@@ -177,6 +178,10 @@ def end_ids_in(folder: Path, tokenizer: Any) -> list[int]:
     """Return the ids that end a turn, as `end_ids` finds them in the loaded model."""
     from app.engine.prompting.fit import end_ids_of
 
+    if is_gguf(folder):
+        from app.engine.checkpoints.gguf.tokenizer import gguf_end_ids
+
+        return end_ids_of(gguf_end_ids(folder), tokenizer)
     names = ("generation_config.json", "config.json")
     found = (_setting(folder / name, "eos_token_id") for name in names)
     return end_ids_of(next((own for own in found if own is not None), None), tokenizer)
