@@ -25,6 +25,7 @@ from app.engine.checkpoints.headers import weight_files
 from app.engine.checkpoints.progress import MAKING, STEP
 from app.engine.checkpoints.quantized_cache import QuantizedCache, Source, keep_folder
 from app.engine.quantized.kernels import Kernels, find_kernels
+from app.engine.quantized.layout import LAYOUT_VERSION
 from app.engine.quantized.linear import Int4Linear, Int8Linear
 from app.engine.quantized.quantize import quantize_int4, quantize_int8
 
@@ -59,7 +60,7 @@ def read_packed(
     layers = _put_layers(model, weights, kernels)
     tied = model.all_tied_weights_keys
     wanted = {name: t for name, t in model.state_dict().items() if name not in tied}
-    kept = _kept(folder, config, weights, kernels)
+    kept = _kept(folder, config, weights)
     found = kept.read(_forms(wanted)) if kept else None
     if found is not None:
         log.info("packed_weights_read", model_id=config.model_id, weights=weights.name)
@@ -158,13 +159,9 @@ def _made(
     if weight.dtype not in _FLOATS:
         raise _unsupported()
     if isinstance(layer, Int4Linear):
-        packed, scales_and_zeros = quantize_int4(weight, layer.pack, block=layer.block)
-        yield f"{name}.packed", packed
-        yield f"{name}.scales_and_zeros", scales_and_zeros
+        yield f"{name}.packed", quantize_int4(weight)
     if isinstance(layer, Int8Linear):
-        packed, scales = quantize_int8(weight, layer.pack, block=layer.block)
-        yield f"{name}.packed", packed
-        yield f"{name}.scales", scales
+        yield f"{name}.packed", quantize_int8(weight)
     if f"{name}.bias" in wanted:
         yield f"{name}.bias", tensors.read(f"{name}.bias").to(torch.bfloat16, copy=True)
 
@@ -215,14 +212,11 @@ class _Tensors:
         raise _unsupported()
 
 
-def _kept(
-    folder: Path, config: ModelConfig, weights: Format, kernels: Kernels
-) -> QuantizedCache | None:
+def _kept(folder: Path, config: ModelConfig, weights: Format) -> QuantizedCache | None:
     root = keep_folder(config.quant_cache_dir)
     if root is None:
         return None
-    layout = "native" if kernels.native else f"torch-{kernels.int4_block}"
-    return QuantizedCache(root, Source(folder, weights.name, layout))
+    return QuantizedCache(root, Source(folder, weights.name, f"squares-{LAYOUT_VERSION}"))
 
 
 def _assign(model: Any, name: str, tensor: Tensor) -> None:
