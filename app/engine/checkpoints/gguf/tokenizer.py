@@ -42,7 +42,7 @@ def read_gguf_tokenizer(path: Path) -> Any:
     """
     import transformers
     from tokenizers import pre_tokenizers
-    from transformers.integrations.gguf import convert_gguf_tokenizer
+    from transformers.integrations.gguf import convert_gguf_tokenizer  # type: ignore[attr-defined]
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_TOKENIZER_MAPPING
 
     header = read_header(path, texts=TEXTS)
