@@ -20,7 +20,7 @@ from app.engine.checkpoints.formats import Choice, Format
 from app.engine.checkpoints.headers import is_gguf
 from app.engine.checkpoints.progress import MAKING, weights_progress
 from app.engine.decoding.limits import CHEAP_ROWS
-from app.engine.quantized.native.library import image
+from app.engine.quantized.native.library import can_compile
 
 if TYPE_CHECKING:
     from app.engine.checkpoints.config import ModelConfig
@@ -93,7 +93,7 @@ def has_native_kernels(config: ModelConfig) -> bool:
     """Tell whether int8 and int4 layers run on kernels of our own, which may compile them."""
     if config.kernels is not None:
         return bool(config.kernels.native)
-    return config.native_kernels and image() is not None
+    return config.native_kernels and can_compile()
 
 
 def cheap_rows(config: ModelConfig, choice: Choice | None) -> int:

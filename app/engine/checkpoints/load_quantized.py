@@ -25,6 +25,7 @@ from app.engine.checkpoints.progress import MAKING, STEP
 from app.engine.checkpoints.quantized_cache import QuantizedCache, Source, keep_folder
 from app.engine.checkpoints.tensors import Tensors, unsupported
 from app.engine.quantized.kernels import Kernels, find_kernels
+from app.engine.quantized.layout import LAYOUT_VERSION, pack_int4, pack_int8
 from app.engine.quantized.linear import Int4Linear, Int8Linear
 from app.engine.quantized.quantize import quantize_int4, quantize_int8
 
@@ -60,7 +61,7 @@ def read_packed(
     layers = _put_layers(model, weights, kernels) if weights.packed else {}
     tied = model.all_tied_weights_keys
     wanted = {name: t for name, t in model.state_dict().items() if name not in tied}
-    kept = _kept(folder, config, weights, kernels) if weights.packed else None
+    kept = _kept(folder, config, weights) if weights.packed else None
     found = kept.read(_forms(wanted)) if kept else None
     if found is not None:
         log.info("packed_weights_read", model_id=config.model_id, weights=weights.name)
@@ -158,29 +159,31 @@ def _made(
     if layer is None:
         yield name, tensors.read(name, wanted[name].dtype)
         return
-    weight = tensors.read(f"{name}.weight")
-    if weight.dtype not in _FLOATS:
-        raise unsupported()
-    if isinstance(layer, Int4Linear):
-        packed, scales_and_zeros = quantize_int4(weight, layer.pack, block=layer.block)
-        yield f"{name}.packed", packed
-        yield f"{name}.scales_and_zeros", scales_and_zeros
-    if isinstance(layer, Int8Linear):
-        packed, scales = quantize_int8(weight, layer.pack, block=layer.block)
-        yield f"{name}.packed", packed
-        yield f"{name}.scales", scales
+    yield f"{name}.packed", _packed(f"{name}.weight", layer, tensors)
     if f"{name}.bias" in wanted:
         yield f"{name}.bias", tensors.read(f"{name}.bias", torch.bfloat16)
 
 
-def _kept(
-    folder: Path, config: ModelConfig, weights: Format, kernels: Kernels
-) -> QuantizedCache | None:
+def _packed(name: str, layer: nn.Module, tensors: Tensors) -> Tensor:
+    """Return a weight as the layer holds it; what is in such blocks already is not rounded."""
+    blocks = tensors.blocks(name)
+    if blocks is not None:
+        if isinstance(layer, Int4Linear) and blocks.minimum is not None:
+            return pack_int4(blocks.codes, blocks.scale, blocks.minimum)
+        signed = blocks.signed()
+        if isinstance(layer, Int8Linear) and signed is not None:
+            return pack_int8(signed, blocks.scale)
+    weight = tensors.read(name)
+    if weight.dtype not in _FLOATS:
+        raise unsupported()
+    return quantize_int4(weight) if isinstance(layer, Int4Linear) else quantize_int8(weight)
+
+
+def _kept(folder: Path, config: ModelConfig, weights: Format) -> QuantizedCache | None:
     root = keep_folder(config.quant_cache_dir)
     if root is None:
         return None
-    layout = "native" if kernels.native else f"torch-{kernels.int4_block}"
-    return QuantizedCache(root, Source(folder, weights.name, layout))
+    return QuantizedCache(root, Source(folder, weights.name, f"squares-{LAYOUT_VERSION}"))
 
 
 def _assign(model: Any, name: str, tensor: Tensor) -> None:

@@ -28,7 +28,7 @@ from torch import Tensor
 from app.engine.checkpoints.headers import is_gguf, weight_files
 
 # Raised when tensors are named, laid out or computed in another way.
-LAYOUT = 3
+LAYOUT = 4
 _MANIFEST = "manifest.json"
 _FILE_BYTES = 256_000_000
 _SPARE_BYTES = 1_000_000_000
@@ -50,7 +50,7 @@ Keep = Callable[[str, Tensor], None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What was packed and how: the checkpoint's folder or file, the format, the kernels' layout."""
+    """What was packed and how: the checkpoint's folder or file, the format, the layout's name."""
 
     folder: Path
     weights: str

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from app.core.errors import EngineUnavailable
 from app.engine.checkpoints.gguf.header import damaged, read_header
-from app.engine.checkpoints.gguf.tensors import GgufTensors
+from app.engine.checkpoints.gguf.tensors import Blocks, GgufTensors
 from app.engine.checkpoints.headers import is_gguf, weight_files
 from app.engine.quantized.linear import Int4Linear, Int8Linear
 
@@ -27,6 +27,8 @@ class _Files(Protocol):
     def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
 
     def read(self, name: str, dtype: torch.dtype | None) -> Tensor: ...
+
+    def blocks(self, name: str) -> Blocks | None: ...
 
     def unlike(self) -> EngineUnavailable: ...
 
@@ -43,6 +45,10 @@ class Tensors:
     def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         """Return a tensor, which may share memory with its file; as it is there without `dtype`."""
         return self._files.read(self._own(name), dtype)
+
+    def blocks(self, name: str) -> Blocks | None:
+        """Return a weight as its file has it, if it is made of blocks that layers can hold."""
+        return self._files.blocks(self._own(name))
 
     def elements(self, name: str, layer: nn.Module | None, wanted: Mapping[str, Tensor]) -> int:
         """Return the elements of a layer's weight, or of a parameter.
@@ -89,6 +95,10 @@ class _Safetensors:
         # A copy, since the tensor is a view of the whole file.
         return tensor if dtype is None else tensor.to(dtype, copy=True)
 
+    def blocks(self, name: str) -> Blocks | None:
+        del name
+        return None
+
     def unlike(self) -> EngineUnavailable:
         return unsupported()
 
@@ -102,6 +112,9 @@ class _Gguf:
 
     def read(self, name: str, dtype: torch.dtype | None) -> Tensor:
         return self._tensors.tensor(name).dequantize(dtype or torch.float32)
+
+    def blocks(self, name: str) -> Blocks | None:
+        return self._tensors.tensor(name).blocks()
 
     def unlike(self) -> EngineUnavailable:
         return damaged("it lacks tensors of its model, or they have other shapes")
