@@ -20,7 +20,6 @@ from torch.overrides import TorchFunctionMode
 
 from app.engine.checkpoints.formats import Format, layer_format
 from app.engine.checkpoints.gguf.model import gguf_config, set_gguf_generation, set_rope
-from app.engine.checkpoints.gguf.tensors import Blocks
 from app.engine.checkpoints.headers import is_gguf
 from app.engine.checkpoints.progress import MAKING, STEP
 from app.engine.checkpoints.quantized_cache import QuantizedCache, Source, keep_folder
@@ -160,26 +159,24 @@ def _made(
     if layer is None:
         yield name, tensors.read(name, wanted[name].dtype)
         return
-    packed = _as_it_is(layer, tensors.blocks(f"{name}.weight"))
-    if packed is None:
-        weight = tensors.read(f"{name}.weight")
-        if weight.dtype not in _FLOATS:
-            raise unsupported()
-        packed = quantize_int4(weight) if isinstance(layer, Int4Linear) else quantize_int8(weight)
-    yield f"{name}.packed", packed
+    yield f"{name}.packed", _packed(f"{name}.weight", layer, tensors)
     if f"{name}.bias" in wanted:
         yield f"{name}.bias", tensors.read(f"{name}.bias", torch.bfloat16)
 
 
-def _as_it_is(layer: nn.Module, blocks: Blocks | None) -> Tensor | None:
-    """Return the packed weight of a file's own blocks, without rounding again; None: make it."""
-    if blocks is None:
-        return None
-    if isinstance(layer, Int4Linear) and blocks.minimum is not None:
-        return pack_int4(blocks.codes, blocks.scale, blocks.minimum)
-    if isinstance(layer, Int8Linear) and blocks.minimum is None:
-        return pack_int8(blocks.codes, blocks.scale)
-    return None
+def _packed(name: str, layer: nn.Module, tensors: Tensors) -> Tensor:
+    """Return a weight as the layer holds it; what is in such blocks already is not rounded."""
+    blocks = tensors.blocks(name)
+    if blocks is not None:
+        if isinstance(layer, Int4Linear) and blocks.minimum is not None:
+            return pack_int4(blocks.codes, blocks.scale, blocks.minimum)
+        signed = blocks.signed()
+        if isinstance(layer, Int8Linear) and signed is not None:
+            return pack_int8(signed, blocks.scale)
+    weight = tensors.read(name)
+    if weight.dtype not in _FLOATS:
+        raise unsupported()
+    return quantize_int4(weight) if isinstance(layer, Int4Linear) else quantize_int8(weight)
 
 
 def _kept(folder: Path, config: ModelConfig, weights: Format) -> QuantizedCache | None:

@@ -47,7 +47,7 @@ class Tensors:
         return self._files.read(self._own(name), dtype)
 
     def blocks(self, name: str) -> Blocks | None:
-        """Return a weight as a GGUF file has it, in blocks of 32; None where there are none."""
+        """Return a weight as its file has it, if it is made of blocks that layers can hold."""
         return self._files.blocks(self._own(name))
 
     def elements(self, name: str, layer: nn.Module | None, wanted: Mapping[str, Tensor]) -> int:
@@ -96,6 +96,7 @@ class _Safetensors:
         return tensor if dtype is None else tensor.to(dtype, copy=True)
 
     def blocks(self, name: str) -> Blocks | None:
+        del name
         return None
 
     def unlike(self) -> EngineUnavailable:

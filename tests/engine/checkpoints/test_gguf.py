@@ -116,6 +116,25 @@ def test_blocks_are_taken_unrounded(kind: str, tmp_path: Path) -> None:
         assert torch.equal(made.view(whole.shape), whole)
 
 
+@pytest.mark.parametrize(
+    ("kind", "weights"), [("Q4_0", "int4"), ("Q4_0", "int8"), ("Q4_1", "int4"), ("Q8_0", "int8")]
+)
+def test_packed_layers_hold_the_file_s_own_numbers(
+    kind: str, weights: str, llama: Path, tmp_path: Path
+) -> None:
+    """C31: blocks go into the layers of int4 and int8 bit for bit."""
+    from app.engine.quantized.layout import unpack_int4, unpack_int8
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(llama)
+    file = write_gguf(model, tmp_path / "model.gguf", tokenizer=llama, kind=kind)
+    true, made = (service(file, one).get_model()[0] for one in ("float32", weights))
+
+    for part in ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj"):
+        layer = made.model.layers[0].get_submodule(part)
+        held = (unpack_int4 if weights == "int4" else unpack_int8)(layer.packed)
+        assert torch.equal(held, true.model.layers[0].get_submodule(part).weight)
+
+
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q5_0", "Q5_1", "Q8_0", "Q4_1"])
 def test_other_formats_are_made_into_floats(kind: str, tmp_path: Path) -> None:
     model = random_model("Llama")

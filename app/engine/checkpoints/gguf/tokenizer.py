@@ -42,8 +42,10 @@ def read_gguf_tokenizer(path: Path) -> Any:
     """
     import transformers
     from tokenizers import pre_tokenizers
-    from transformers.integrations.gguf import convert_gguf_tokenizer  # type: ignore[attr-defined]
-    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_TOKENIZER_MAPPING
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import (
+        GGUF_TOKENIZER_MAPPING,
+        convert_gguf_tokenizer,
+    )
 
     header = read_header(path, texts=TEXTS)
     tokens = _tokens(header)
@@ -53,7 +55,8 @@ def read_gguf_tokenizer(path: Path) -> Any:
         if f"tokenizer.{name}" in header.fields
     }
     fields["tokens"] = tokens
-    backend, _ = convert_gguf_tokenizer(header.architecture, fields)
+    convert: Any = convert_gguf_tokenizer
+    backend, _ = convert(header.architecture, fields)
     kind = fields.get("tokenizer_type")
     if kind == "gpt2" and fields.get("pre_tokenizer_type") in _SINGLE_DIGITS:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
