@@ -11,6 +11,7 @@ from contextlib import suppress
 import structlog
 
 from app.core.errors import EngineUnavailable, LogUnavailable
+from app.core.metrics import LOOP_LAG
 from app.core.worker import WorkerPool
 from app.engine.base import Engine
 from app.services.summaries.summarizer import Summarizer
@@ -18,6 +19,7 @@ from app.stream.sessions import Sessions
 
 SWEEP_INTERVAL_S = 5.0
 PRELOAD_RETRY_S = 5.0
+LAG_INTERVAL_S = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +45,15 @@ async def warm(workers: WorkerPool) -> None:
     except Exception as failure:
         # They are started again with the first page.
         log.warning("workers_not_started", error=type(failure).__name__)
+
+
+async def watch_loop() -> None:
+    """Measure how late the event loop wakes up, which is how long something held it."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + LAG_INTERVAL_S
+        await asyncio.sleep(LAG_INTERVAL_S)
+        LOOP_LAG.observe(max(0.0, loop.time() - due_s))
 
 
 async def preload(engine: Engine) -> None:

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app import background
-from app.api import health, pages
+from app.api import health, metrics, pages
 from app.api.deps import Services
 from app.api.docs import pages as docs
 from app.api.docs.openapi import DESCRIPTION, SERVERS, TAGS, install_description, operation_id
@@ -64,6 +64,7 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> FastAPI:
                 beside.create_task(parts.sessions.maintain()),
                 beside.create_task(parts.engines.maintain()),
                 beside.create_task(background.warm(PAGES)),
+                beside.create_task(background.watch_loop()),
             ]
             if settings.preload_models:
                 tasks.append(beside.create_task(background.preload(parts.engine)))
@@ -96,6 +97,7 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> FastAPI:
 
 def _mount(app: FastAPI, settings: Settings) -> None:
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(docs.router)
     docs.mount_assets(app)
     app.include_router(pages.router)

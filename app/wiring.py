@@ -109,7 +109,7 @@ def _sessions(settings: Settings) -> Sessions:
 
 def _fallback(settings: Settings, summary: Engine) -> Engine | None:
     """Return what summarizes when `summary` cannot (C19); it is no fallback for itself."""
-    if settings.fallback_engine == "none" or isinstance(summary, ExtractiveEngine):
+    if settings.fallback_engine == "none" or summary.name == ExtractiveEngine.name:
         return None
     return ExtractiveEngine()
 

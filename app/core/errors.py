@@ -182,6 +182,7 @@ class ScrapeFailed(AppError):
             "unsupported_type",
             "bad_encoding",
             "no_article",
+            "page_too_complex",
         )
     )
 

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors import AppError, BodyTooLarge, InternalError, InvalidInput, TimedOut
+from app.core.metrics import FIRST_BYTE, LAST_BYTE, REQUESTS
 from app.core.responses import app_error_response
 
 log = structlog.get_logger(__name__)
@@ -26,6 +27,7 @@ _UPLOAD_S = 60.0
 # event loop several times over (parsing, checking, an error that quotes it). Commas and opening
 # brackets are counted, also those inside strings: no prompt that a model can read has so many.
 MAX_JSON_VALUES = 20_000
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"))
 _FORM_TYPES = ("multipart/", "application/x-www-form-urlencoded")
 
 
@@ -46,25 +48,42 @@ class RequestContext:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started_s = time.monotonic()
         status = 0
+        first_byte_s: float | None = None
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, first_byte_s
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            elif first_byte_s is None and message.get("body"):
+                first_byte_s = time.monotonic() - started_s
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         finally:
+            duration_s = time.monotonic() - started_s
+            _count(scope, status, first_byte_s, duration_s)
             # The query is left out: it may hold the address that somebody reads.
             log.info(
                 "request",
                 method=scope["method"],
                 path=scope["path"],
                 status=status,
-                duration_ms=round((time.monotonic() - started_s) * 1000, 1),
+                first_byte_ms=None if first_byte_s is None else round(first_byte_s * 1000, 1),
+                duration_ms=round(duration_s * 1000, 1),
             )
+
+
+def _count(scope: Scope, status: int, first_byte_s: float | None, duration_s: float) -> None:
+    # Only what the router knows: what strangers ask for would be labels without end.
+    route = getattr(scope.get("route"), "path", None) or "unmatched"
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    # A client that left before the status: nginx has a number for it.
+    REQUESTS.labels(method, route, str(status or 499)).inc()
+    LAST_BYTE.labels(route).observe(duration_s)
+    if first_byte_s is not None:
+        FIRST_BYTE.labels(route).observe(first_byte_s)
 
 
 class ServerErrorMiddleware:

@@ -17,6 +17,8 @@ from typing import ParamSpec, TypeVar
 import structlog
 from pebble import ProcessExpired, ProcessPool
 
+from app.core.metrics import WORKER_KILLS
+
 log = structlog.get_logger(__name__)
 
 Given = ParamSpec("Given")
@@ -25,7 +27,7 @@ Result = TypeVar("Result")
 # What libraries keep of what they read is let go with the process after so many tasks.
 TASKS_PER_PROCESS = 500
 # On a busy machine a second of CPU time takes several: the clock only ends what waits for ever.
-WALL_PER_CPU = 4.0
+WALL_PER_CPU = 8.0
 # Imported once, before workers are forked: a new worker is there within milliseconds. With these
 # `python -m app` is among them, whose module each worker imports.
 PRELOADED = (
@@ -71,6 +73,7 @@ class WorkerPool:
         try:
             result: Result = await asyncio.wrap_future(future)
         except (ProcessExpired, FutureTimeout, MemoryError) as failure:
+            WORKER_KILLS.labels(self.name).inc()
             log.warning("worker_killed", pool=self.name, cause=type(failure).__name__)
             raise WorkerKilled(self.name) from failure
         return result

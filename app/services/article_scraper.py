@@ -19,6 +19,7 @@ import structlog
 from cachetools import TTLCache
 
 from app.core.errors import ScrapeFailed
+from app.core.metrics import CACHE, FETCHES
 from app.core.worker import WorkerKilled, WorkerPool
 from app.services.extraction.article import Article, is_pdf, read_article
 from app.services.fetching.addresses import read_url
@@ -109,6 +110,7 @@ class ArticleScraper:
             article = await self._scrape(url)
         else:
             cached = self._cache.get(key)
+            CACHE.labels("page", "miss" if cached is None else "hit").inc()
             article = cached if cached is not None else await self._fly(key, url)
         result = dataclasses.asdict(article)
         result["tags"] = list(article.tags)
@@ -171,6 +173,15 @@ class ArticleScraper:
         return article
 
     async def _scrape(self, url: str) -> Article:
+        try:
+            article = await self._fetch_and_read(url)
+        except ScrapeFailed as failed:
+            FETCHES.labels(failed.code).inc()
+            raise
+        FETCHES.labels("ok").inc()
+        return article
+
+    async def _fetch_and_read(self, url: str) -> Article:
         started_s = time.perf_counter()
         page = await fetch(
             url,

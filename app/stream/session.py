@@ -23,6 +23,7 @@ from app.core.errors import (
     TimedOut,
     UnknownSession,
 )
+from app.core.metrics import SESSIONS
 from app.stream.event import Draft
 from app.stream.log import EventLog, Header
 
@@ -181,6 +182,7 @@ class Session:
         error = self._outcome()
         if error is not None:
             await self._write_ending(error)
+        SESSIONS.labels(header.kind, error.code if error else "done").inc()
         log.info(
             "session_ended",
             session_id=header.session_id,
