@@ -170,11 +170,13 @@ class OcrModels:
 
 
 def _upright_share(boxes: Pixels) -> float:
-    """Return which part of the boxes is much higher than wide."""
+    """Return which part of the boxes has its long side nearer to upright than to level."""
     import numpy as np
 
-    wide = np.linalg.norm(boxes[:, 0] - boxes[:, 1], axis=1)
-    high = np.linalg.norm(boxes[:, 0] - boxes[:, 3], axis=1)
+    # Which corner of a tilted box comes first says nothing: the long side itself decides.
+    across, down = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 0]
+    wide, high = np.linalg.norm(across, axis=1), np.linalg.norm(down, axis=1)
+    sides = np.abs(np.where((wide >= high)[:, None], across, down))
     # A box of one or two letters has no direction.
     long = np.maximum(wide, high) > 2.0 * np.minimum(wide, high)
-    return float(np.mean(high[long] > wide[long])) if long.any() else 0.0
+    return float(np.mean(sides[long, 1] > sides[long, 0])) if long.any() else 0.0
