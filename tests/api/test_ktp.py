@@ -12,8 +12,10 @@ import httpx
 import pytest
 from PIL import Image
 
+from app.core.errors import GenerationFailed
 from app.services.ocr import reader
 from tests.api.card_images import card_photo, saved, values
+from tests.engines import ScriptedEngine
 from tests.servers import Running, frames, serving
 
 ROOT = Path(__file__).parents[2]
@@ -164,3 +166,23 @@ def test_a_card_is_read_with_the_network_blocked() -> None:
         [sys.executable, "-c", PROGRAM], input=data, capture_output=True, cwd=ROOT, timeout=CARD_S
     )
     assert ran.stdout.decode().split() == [card.fields["nik"], "0"], ran.stderr.decode()
+
+
+def test_a_vision_model_is_asked_beside_ocr_and_disagreement_is_a_warning() -> None:
+    """Contract 5, S2.32: OCR's number stays, the image goes to the model, the header says who."""
+    card, data = card_photo()
+    engine = ScriptedEngine(['```json\n{"nik": "3204124107900009", "nama": "SOMEBODY ELSE"}\n```'])
+    with serving(engine) as server:
+        answer = post(server, data)
+    assert answer.headers["x-precis-engine"] == "vision"
+    assert answer.headers["x-precis-warnings"] == "nik_differs,nama_differs"
+    assert answer.json() == values(card)
+    assert [len(request.images) for request in engine.requests] == [1]
+
+
+def test_a_vision_model_that_fails_leaves_what_ocr_read() -> None:
+    """Contract 5: with a model it gets better, not different."""
+    card, data = card_photo()
+    with serving(ScriptedEngine([GenerationFailed("no")])) as server:
+        answer = post(server, data)
+    assert (answer.headers["x-precis-engine"], answer.json()) == ("ocr", values(card))

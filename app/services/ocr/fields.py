@@ -121,6 +121,8 @@ def _joined(texts: Sequence[str]) -> str:
 def _name(texts: Sequence[str]) -> str:
     """Return a name: no digits, one space after a comma."""
     said = _joined(texts).replace("0", "O").replace("1", "I")
+    # Before a degree stands a comma, which is read as a dot now and then.
+    said = re.sub(r"(?<=[A-Z]{4})\.(?= ?[ASM]\.[A-Z])", ",", said)
     said = re.sub(r"\s*,\s*", ", ", said)
     return re.sub(r"[0-9:]", "", said).strip(_EDGES)
 
