@@ -129,9 +129,11 @@ def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), size)
 
 
-def draw(card: Card, rng: random.Random, *, width: int = 1200) -> Image.Image:
-    """Return the card itself, flat, `width` pixels wide."""
-    face, nik_face = rng.choice(_FACES), rng.choice(_NIK_FACES)
+def draw(
+    card: Card, rng: random.Random, *, width: int = 1200, only: str | None = None
+) -> Image.Image:
+    """Return the card itself, flat, `width` pixels wide. `only`: the one font to use."""
+    face, nik_face = only or rng.choice(_FACES), only or rng.choice(_NIK_FACES)
     scale = width / 1200
     image = _ground(rng, width, round(width * 0.631))
     pen = ImageDraw.Draw(image)
