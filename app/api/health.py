@@ -36,7 +36,8 @@ async def health(services: ServicesDep) -> dict[str, Any]:
         "engine": services.engine.name,
         "model": info,
         "roles": services.roles_info(),
-        "sessions": services.sessions.active,
+        "sessions": services.sessions.active + services.memory_sessions.active,
+        "ocr": services.cards.info(),
     }
 
 

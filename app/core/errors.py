@@ -121,6 +121,7 @@ class InvalidInput(AppError):
 
     code = "invalid_input"
     status = 422
+    codes = frozenset(("not_a_ktp",))
 
 
 class Unauthorized(AppError):
@@ -221,6 +222,7 @@ class EngineUnavailable(AppError):
             "model_downloading",
             "model_load_failed",
             "not_enough_memory",
+            "ocr_unavailable",
             "upstream_model_missing",
             "upstream_unauthorized",
             "upstream_unavailable",

@@ -23,6 +23,14 @@ class RoleState(ModelState):
     engine: str
 
 
+class OcrState(BaseModel):
+    """What reads ID cards. `memory_bytes`: what its models took, once they are loaded."""
+
+    installed: bool
+    loaded: bool
+    memory_bytes: int
+
+
 class HealthAnswer(BaseModel):
     """The process can answer. `modelReady`: the weights of the default engine are in memory."""
 
@@ -37,6 +45,7 @@ class HealthAnswer(BaseModel):
     model: ModelState
     roles: dict[str, RoleState]
     sessions: int = Field(description="How many sessions run or wait in this process")
+    ocr: OcrState
 
 
 class ReadyAnswer(BaseModel):

@@ -62,6 +62,10 @@ TAGS = [
         "description": "Every stream is a session: read it again, follow it, cancel it.",
     },
     {"name": "Article jobs", "description": "Articles written in steps, with their progress."},
+    {
+        "name": "ocr",
+        "description": "Indonesian ID cards (KTP) as JSON, read on the processor; nothing is kept.",
+    },
     {"name": "Health", "description": "Is the process alive, and can it serve?"},
 ]
 SERVERS = [{"url": ".", "description": "The server that this description comes from"}]
