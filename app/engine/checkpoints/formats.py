@@ -47,6 +47,10 @@ FORMATS = (
     Format("int8", 1.0625, 2, True, packed=True),
     Format("int4", 0.625, 2, True, packed=True),
 )
+# Perplexity against float32, on real weights (SmolLM2-135M, 4,290 tokens of articles and of the
+# help of Python) by kernels of our own: what loses at most 1 % may be taken for its speed. int4 is
+# 1.004 where the file has 4-bit blocks, and not known where it has none.
+PERPLEXITY = {"bfloat16": 1.000, "int8": 1.0044}
 # Models whose layers the packed formats do not know, such as those that read images.
 FLOAT_FORMATS = tuple(item for item in FORMATS if not item.packed)
 _BYTES = {item.name: item.bytes_per_element for item in FORMATS}
@@ -160,8 +164,12 @@ def choose(
     prompt_tokens: int,
     sequences: int = 1,
     formats: tuple[Format, ...] = FORMATS,
+    packed_is_fast: bool = False,
 ) -> Choice:
     """Choose the largest format that fits, or check the forced one. `available` is in bytes.
+
+    `packed_is_fast`: there are kernels for packed layers. Where float32 does not fit, a packed
+    format that is as true (`PERPLEXITY`) is then taken before bfloat16.
 
     What is left then is for more `sequences` at once, and what is left of that for what is kept of
     ended ones: both are worth less than a larger format.
@@ -180,6 +188,9 @@ def choose(
                 f"V4_WEIGHTS={weights} is not supported here: use auto or one of {names}.",
                 code="weights_unsupported",
             )
+    elif packed_is_fast:
+        # A sort keeps the order of what is alike: float32 stays the first one.
+        offered.sort(key=lambda item: 0 if item.compute_bytes > 2 else 2 - _is_quick(item))
     most = sequences if runs(checkpoint.config) else 1
     count = partial(
         need_bytes, checkpoint, context_tokens=context_tokens, prompt_tokens=prompt_tokens
@@ -199,6 +210,10 @@ def choose(
         f"available. Give the server more memory{fix}.",
         code="not_enough_memory",
     )
+
+
+def _is_quick(item: Format) -> bool:
+    return item.packed and item.name in PERPLEXITY
 
 
 def _with_sequences(choice: Choice, most: int, count: Callable[..., int]) -> Choice:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from app.engine.quantized.layout import BLOCK, pack_int4, pack_int8, packed_shape
+from app.engine.quantized.native import matmul as native
+from app.engine.quantized.native.library import best_level
 
 # So many float32 values stay in a core's cache through all passes of the search, and are too few
 # for torch to split among threads: parts are what the threads share.
@@ -30,7 +32,8 @@ _Best = tuple[Tensor, Tensor, Tensor]
 def quantize_int8(weight: Tensor) -> Tensor:
     """Return a float (out, in) weight packed in int8: each block's largest number is code 127."""
 
-    def pack(values: Tensor) -> Tensor:
+    def pack(rows: Tensor) -> Tensor:
+        values = rows.view(len(rows), -1, BLOCK)
         scale = _half((values.abs().amax(2, keepdim=True) / 127).clamp_(_LEAST, _MOST))
         codes = (values / scale).round_().clamp_(-127, 127).to(torch.int8)
         return pack_int8(codes.view(len(values), -1), scale.squeeze(2))
@@ -45,7 +48,8 @@ def quantize_int4(weight: Tensor) -> Tensor:
     of the block's own range, each refined by the least-squares line through its codes.
     """
 
-    def pack(values: Tensor) -> Tensor:
+    def pack(rows: Tensor) -> Tensor:
+        values = rows.view(len(rows), -1, BLOCK)
         scale, minimum = best_lines(values)
         codes = _codes(values, scale, minimum).to(torch.uint8)
         return pack_int4(codes.view(len(values), -1), scale.squeeze(2), minimum.squeeze(2))
@@ -98,14 +102,19 @@ def _half(numbers: Tensor) -> Tensor:
 
 
 def _by_rows(weight: Tensor, bits: int, pack: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return what `pack` makes of all rows, (rows, blocks, 32) float32 at a time, by threads."""
+    """Return what `pack` makes of all rows, some float32 (rows, in) at a time, by threads.
+
+    Kernels of our own do the same with twice as many shares in a twentieth of the time.
+    """
+    level = best_level()
     outputs, inputs = weight.shape
     packed = torch.empty(packed_shape(outputs, inputs, bits), dtype=torch.uint8)
     step = max(1, _ELEMENTS_AT_ONCE // inputs // BLOCK) * BLOCK
 
     def fill(first: int) -> None:
-        values = weight[first : first + step].float().view(-1, inputs // BLOCK, BLOCK)
-        packed[first // BLOCK : (first + step) // BLOCK] = pack(values)
+        rows = weight[first : first + step].float()
+        made = native.pack(rows, bits=bits, level=level) if level else pack(rows)
+        packed[first // BLOCK : (first + step) // BLOCK] = made
 
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for _ in threads.map(fill, range(0, outputs, step)):

@@ -122,6 +122,19 @@ def test_auto_takes_the_largest_format_that_fits(room: int | None, chosen: str) 
     assert choice.available_bytes is None or choice.need_bytes <= choice.available_bytes
 
 
+@pytest.mark.parametrize(
+    ("room", "chosen"),
+    [(24 * GB, "float32"), (16 * GB, "int8"), (9 * GB, "int8"), (int(5.3 * GB), "int4")],
+)
+def test_where_packed_layers_are_fast_auto_takes_the_fastest_true_format(
+    room: int, chosen: str
+) -> None:
+    """C37: int8 before bfloat16; int4, not known to be within 1 %, only where nothing else fits."""
+    sizes = {"context_tokens": 4096, "prompt_tokens": 3072}
+    choice = choose(phi3(), available=room, packed_is_fast=True, **sizes)
+    assert choice.format.name == chosen
+
+
 def chosen(room: int | None, sequences: int = 1, model_type: str = "phi3", **values: str) -> Choice:
     """Choose for Phi-3-mini with its whole context, as the loader does."""
     checkpoint = phi3(model_type=model_type)

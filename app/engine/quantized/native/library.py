@@ -94,6 +94,7 @@ def library(level: Level) -> ctypes.CDLL | None:
             return None
     arguments: list[Any] = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 3 + [ctypes.c_int] * 2
     loaded.matmul.argtypes = arguments
+    loaded.pack.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2 + [ctypes.c_int]
     if level == "amx":
         loaded.amx_matmul.argtypes = arguments
     return loaded
@@ -117,7 +118,7 @@ def best_level() -> Level | None:
 
 
 def _compiled(compiler: str, level: Level) -> bytes:
-    sources = ("matmul.c", "amx.c") if level == "amx" else ("matmul.c",)
+    sources = ("matmul.c", "pack.c", *(["amx.c"] if level == "amx" else []))
     machine = [f"-m{flag.replace('_', '-')}" for flag in sorted(LEVEL_FLAGS[level])]
     machine = [flag.replace("avx512-vnni", "avx512vnni") for flag in machine]
     with tempfile.TemporaryDirectory(prefix="precis-native-") as folder:

@@ -1,4 +1,4 @@
-"""Matmul with packed int8 and int4 weights by the C files of this folder.
+"""Packs weights, and multiplies with packed ones, by the C files of this folder.
 
 Every call is checked, because C would read beyond what it is given.
 """
@@ -8,11 +8,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from app.engine.quantized.layout import BLOCK, SQUARE_BYTES
+from app.engine.quantized.layout import BLOCK, SQUARE_BYTES, fits, packed_shape
 from app.engine.quantized.native.library import Level, library
 
 # By AMX from here on: making bfloat16 of the weights first pays only for so many rows.
 AMX_ROWS = 17
+
+
+def pack(values: Tensor, *, bits: int, level: Level) -> Tensor:
+    """Return float32 (out, in) rows, multiples of 32, as layout.py says; by the calling thread.
+
+    Raises:
+        ValueError: sizes or types do not fit.
+    """
+    outputs, inputs = values.shape
+    if values.dtype != torch.float32 or not fits(outputs, inputs):
+        raise ValueError(f"wanted float32 of whole squares, got {values.dtype} of {values.shape}")
+    values, packed = (
+        values.contiguous(),
+        torch.empty(packed_shape(outputs, inputs, bits), dtype=torch.uint8),
+    )
+    loaded = library(level)
+    if loaded is None:
+        raise RuntimeError(f"there are no kernels of the level {level} on this machine")
+    loaded.pack(values.data_ptr(), packed.data_ptr(), outputs, inputs, bits)
+    return packed
 
 
 def matmul(rows: Tensor, packed: Tensor, *, bits: int, level: Level) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from app.engine.quantized.layout import pack_int4, pack_int8, unpack_int4, unpack_int8
 from app.engine.quantized.native.library import Level, library
-from app.engine.quantized.native.matmul import AMX_ROWS, matmul
+from app.engine.quantized.native.matmul import AMX_ROWS, matmul, pack
+from app.engine.quantized.quantize import quantize_int4, quantize_int8
 from tests.packed_models import NATIVE, error, kernels_of
 
 IN, OUT = 384, 96
@@ -183,6 +184,20 @@ def test_several_threads_do_not_see_each_other(level: Level) -> None:
         thread.join(60)
         assert not thread.is_alive()
     assert not wrong
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_packing_in_c_leaves_no_more_error_than_packing_in_torch(
+    level: Level, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C32: a machine without a compiler holds as good a model, only later."""
+    kernels_of(level)
+    weight = normal(64, IN) / normal(64, IN, seed=6).abs().clamp(min=0.3)
+    made, unpack = pack(weight, bits=bits, level=level), unpack_int4 if bits == 4 else unpack_int8
+    monkeypatch.setattr("app.engine.quantized.quantize.best_level", lambda: None)
+    by_torch = quantize_int4(weight) if bits == 4 else quantize_int8(weight)
+    assert error(unpack(made), weight) <= 1.0001 * error(unpack(by_torch), weight)
+    assert error(unpack(made), unpack(by_torch)) < (0.1 if bits == 4 else 1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 7, AMX_ROWS - 1])
