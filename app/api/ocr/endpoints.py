@@ -96,7 +96,7 @@ async def _start(request: Request, services: Services) -> Header:
     owner = owner_of_request(request)
     same = hashlib.sha256(upload.data).hexdigest() if upload.session_id else ""
     sessions = services.sessions_of(CARD)
-    with sessions.reserve() as reservation:
+    async with sessions.reserve() as reservation:
         photo = await services.cards.check(upload.data)
         await services.cards.require()
 
