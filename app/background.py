@@ -11,6 +11,8 @@ from contextlib import suppress
 import structlog
 
 from app.core.errors import DatabaseUnavailable, EngineUnavailable, LogUnavailable
+from app.core.metrics import LOOP_LAG
+from app.core.worker import WorkerPool
 from app.engine.base import Engine
 from app.services.market.market import Market
 from app.services.summaries.summarizer import Summarizer
@@ -18,22 +20,42 @@ from app.stream.sessions import Sessions
 
 SWEEP_INTERVAL_S = 5.0
 PRELOAD_RETRY_S = 5.0
+LAG_INTERVAL_S = 0.5
 
 log = structlog.get_logger(__name__)
 
 
-async def sweep(sessions: Sessions, summarizer: Summarizer, *, ttl_s: float) -> None:
-    """Drop what ended more than `ttl_s` ago."""
+async def sweep(*sessions: Sessions, summarizer: Summarizer, ttl_s: float) -> None:
+    """Drop what ended longer ago than each kind of session is kept."""
     while True:
         await asyncio.sleep(sweep_interval_s(ttl_s))
         await summarizer.sweep()
-        with suppress(LogUnavailable):
-            await sessions.sweep()
+        for kept in sessions:
+            with suppress(LogUnavailable):
+                await kept.sweep()
 
 
 def sweep_interval_s(ttl_s: float) -> float:
     """Return how often to look for what is older than `ttl_s`."""
     return min(SWEEP_INTERVAL_S, max(0.1, ttl_s / 4))
+
+
+async def warm(workers: WorkerPool) -> None:
+    """Start the processes that read pages, so that the first page need not wait for them."""
+    try:
+        await workers.warm()
+    except Exception as failure:
+        # They are started again with the first page.
+        log.warning("workers_not_started", error=type(failure).__name__)
+
+
+async def watch_loop() -> None:
+    """Measure how late the event loop wakes up, which is how long something held it."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + LAG_INTERVAL_S
+        await asyncio.sleep(LAG_INTERVAL_S)
+        LOOP_LAG.observe(max(0.0, loop.time() - due_s))
 
 
 async def preload(engine: Engine) -> None:

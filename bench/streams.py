@@ -86,7 +86,9 @@ def serve(port: int, rate: float) -> None:
     from app.core.config import Settings
     from app.main import create_app
 
-    settings = Settings(_env_file=None, log_level="warning", max_queue=10_000)  # type: ignore[call-arg]
+    settings = Settings(  # type: ignore[call-arg]
+        _env_file=None, log_level="warning", max_queue=10_000, max_active_per_client=10_000
+    )
     app = create_app(settings, engine=PacedEngine(rate))
     serve_app(app, host="127.0.0.1", port=port)
 

@@ -11,16 +11,13 @@ import torch
 from app.engine.base import Finish
 from app.engine.quantized.cpu_flags import cpu_flags
 from app.engine.quantized.kernels import Kernels, find_kernels
-from app.engine.quantized.native.library import AMX_FLAGS, NEEDED_FLAGS
+from app.engine.quantized.native.library import levels
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.programs import missing
 
-# torch's kernels, and those of our own where the processor has what they need.
+# No kernels of our own, and each level of them that the processor has.
 TORCH = find_kernels(native=False)
-NATIVE = [
-    *(["vnni"] if cpu_flags() >= NEEDED_FLAGS else []),
-    *(["amx"] if cpu_flags() >= NEEDED_FLAGS | AMX_FLAGS else []),
-]
+NATIVE = levels(cpu_flags())
 LAYOUTS = ["torch", *NATIVE]
 ROOT = Path(__file__).parents[1]
 IDS = torch.arange(5, 45).view(1, -1)

@@ -88,12 +88,14 @@ uvicorn.server.asyncio = _Prompt()  # type: ignore[assignment]
 
 
 @contextmanager
-def serving(engine: Engine | None = None, **values: Any) -> Iterator[Running]:
-    """Serve an application on a free port in a thread of its own."""
+def serving(
+    engine: Engine | None = None, *, http: Any = "auto", **values: Any
+) -> Iterator[Running]:
+    """Serve an application on a free port in a thread of its own; `http`: uvicorn's protocol."""
     app = create_app(settings(**values), engine=engine)
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="on",
-        timeout_graceful_shutdown=15, proxy_headers=False,
+        timeout_graceful_shutdown=15, proxy_headers=False, http=http,
     )  # fmt: skip
     server = Server(config, app)
     loop = asyncio.new_event_loop()

@@ -89,8 +89,8 @@ def test_every_required_package_is_used_or_says_why_not() -> None:
         "pydantic-settings": "pydantic_settings", "sse-starlette": "sse_starlette",
         "fastapi-offline": "fastapi_offline", "PyYAML": "yaml",
         "charset-normalizer": "charset_normalizer", "httpcore": "httpcore",
-        "httpx-sse": "httpx_sse", "pillow": "PIL",
         "PyJWT": "jwt", "PySastrawi": "Sastrawi", "pwdlib[argon2]": "pwdlib",
+        "httpx-sse": "httpx_sse", "pillow": "PIL", "prometheus-client": "prometheus_client",
     }  # fmt: skip
     picked_up = {
         "httptools",

@@ -75,7 +75,7 @@ async def open_chat(
         if header is not None:
             return OpenChat(header)
     failures: list[AppError] = []
-    with services.sessions.reserve() as reservation:
+    async with services.sessions.reserve() as reservation:
         answer = Answer(await services.chat.accept(body))
         wire = encoder(answer)
 

@@ -14,6 +14,7 @@ from app.engine.registry import Registry
 from app.services.articles.writer import ArticleWriter
 from app.services.chat.request import Chat
 from app.services.market.market import Market
+from app.services.ocr.reader import CardReader
 from app.services.summaries.summarizer import Summarizer
 from app.stream.sessions import Sessions
 from app.stream.sse import Trailer
@@ -25,9 +26,13 @@ class Services:
 
     `started_at`: Unix seconds. `trailers`: for each kind of session, what its wire form sends
     after the terminal event. `hold_s`: how long a response waits for its first event.
+    `memory_sessions`: those of the kinds in `private_kinds`, which no log may keep.
     """
 
     sessions: Sessions
+    memory_sessions: Sessions
+    private_kinds: frozenset[str]
+    cards: CardReader
     summarizer: Summarizer
     chat: Chat
     writer: ArticleWriter
@@ -42,6 +47,10 @@ class Services:
     linger_s: float | None
     heartbeat_s: float
     hold_s: float
+
+    def sessions_of(self, kind: str) -> Sessions:
+        """Return the sessions that a kind belongs to."""
+        return self.memory_sessions if kind in self.private_kinds else self.sessions
 
 
 async def services_of(request: Request) -> Services:

@@ -36,8 +36,9 @@ async def health(services: ServicesDep) -> dict[str, Any]:
         "engine": services.engine.name,
         "model": info,
         "roles": services.roles_info(),
-        "sessions": services.sessions.active,
         "market": services.market.info(),
+        "sessions": services.sessions.active + services.memory_sessions.active,
+        "ocr": services.cards.info(),
     }
 
 
@@ -50,8 +51,12 @@ async def health(services: ServicesDep) -> dict[str, Any]:
     summary="200 once the default engine can serve",
 )
 async def ready(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """503 with the reason until then; a fallback engine may answer in the meantime."""
+    """503 with the reason until then; a fallback engine may answer in the meantime.
+
+    While sessions cannot be kept it is 503 too.
+    """
     problem = await services.engine.unavailable()
     if problem is not None:
         raise problem
+    await services.sessions.check_log()
     return {"ready": True, "engine": services.engine.name, "model": services.engine.model}

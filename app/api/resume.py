@@ -79,7 +79,7 @@ async def resume(
 def respond(services: Services, header: Header, after: int = -1) -> Response:
     """Answer with a session's events after an index, then its live tail."""
     return stream_response(
-        services.sessions,
+        services.sessions_of(header.kind),
         header,
         after,
         heartbeat_s=services.heartbeat_s,
@@ -98,7 +98,7 @@ async def respond_after(
     Raises:
         EventsGone: what came after that index is no longer kept.
     """
-    comes = await services.sessions.check(header, after)
+    comes = await services.sessions_of(header.kind).check(header, after)
     if comes or request.method != "GET":
         return respond(services, header, after)
     return Response(status_code=204, headers={"X-Session-ID": header.session_id})
@@ -108,7 +108,10 @@ async def replay(
     request: Request, services: Services, session_id: str, after: int, *, kind: str | None = None
 ) -> Response:
     """Answer with everything of a session after an index (-1 for all), then its live tail."""
-    header = await services.sessions.find(owner_of_request(request), session_id)
+    owner = owner_of_request(request)
+    header = await services.memory_sessions.find(owner, session_id)
+    if header is None:
+        header = await services.sessions.find(owner, session_id)
     if header is None:
         raise UnknownSession("there is no such session; start a new one")
     if kind is not None and header.kind != kind:
@@ -126,7 +129,7 @@ async def first_event(services: Services, header: Header) -> Event | None:
     None when there is none yet after `hold_s`: a response that has not begun carries no heartbeat,
     and a model server may take minutes before it accepts a long prompt.
     """
-    async with aclosing(services.sessions.follow(header)) as events:
+    async with aclosing(services.sessions_of(header.kind).follow(header)) as events:
         try:
             async with asyncio.timeout(services.hold_s):
                 return await anext(events, None)

@@ -103,7 +103,7 @@ async def open_summary(
     header = await services.sessions.running(owner, fingerprint, summary_request.session_id)
     if header is not None:
         return header
-    with services.sessions.reserve() as reservation:
+    async with services.sessions.reserve() as reservation:
         await services.summarizer.require_engine()
         return await services.sessions.start(
             kind,

@@ -68,6 +68,8 @@ class Settings(BaseSettings):
 
     max_concurrent_generations: Annotated[int, Field(ge=1)] = 1
     max_queue: Annotated[int, Field(ge=0)] = 64
+    max_active_per_client: Annotated[int, Field(ge=1)] | None = None
+    shutdown_seconds: Annotated[float, Field(ge=1)] = 8.0
     generation_timeout_seconds: Annotated[float, Field(gt=0)] = 1800.0
 
     persist_sessions: bool = False

@@ -101,6 +101,7 @@ class InvalidInput(AppError):
 
     code = "invalid_input"
     status = 422
+    codes = frozenset(("not_a_ktp",))
 
 
 class Unauthorized(AppError):
@@ -165,6 +166,7 @@ class ScrapeFailed(AppError):
             "unsupported_type",
             "bad_encoding",
             "no_article",
+            "page_too_complex",
         )
     )
 
@@ -203,6 +205,7 @@ class EngineUnavailable(AppError):
             "model_downloading",
             "model_load_failed",
             "not_enough_memory",
+            "ocr_unavailable",
             "upstream_model_missing",
             "upstream_unauthorized",
             "upstream_unavailable",
@@ -216,7 +219,7 @@ class GenerationFailed(AppError):
 
     code = "generation_failed"
     status = 500
-    codes = frozenset(("invalid_output", "upstream_failed"))
+    codes = frozenset(("invalid_output", "upstream_failed", "upstream_ignored_tools"))
 
 
 class TimedOut(AppError):

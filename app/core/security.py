@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from app.core.client import current_client
 from app.core.errors import Unauthorized
 from app.core.rates import Rates
 
@@ -44,14 +46,30 @@ def _keys_in(headers: Headers) -> list[str]:
     ]
 
 
-def _address(scope: Scope) -> str:
-    return str((scope.get("client") or ("unknown",))[0])
+def network_of(scope: Scope) -> str:
+    """Return where a request comes from: an IPv4 address, or the /64 network of an IPv6 address.
+
+    A household or a rented machine gets a whole /64 (RFC 6177), so that its addresses are one
+    client.
+    """
+    given = str((scope.get("client") or ("unknown",))[0])
+    try:
+        address = ip_address(given)
+    except ValueError:
+        return given
+    if not isinstance(address, IPv6Address):
+        return given
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Network((address.packed[:8] + bytes(8), 64)))
 
 
 def authenticator(
     api_keys: Sequence[str], rate_limit: str | None, *, storage_url: str | None = None
 ) -> Callable[[Scope], Awaitable[None]]:
     """Return the check that every request passes; it sets `owner` in the request's state.
+
+    It sets `current_client` too: the key, or the network where there are no keys.
 
     `storage_url`: where several processes count together, see `Rates`.
 
@@ -74,13 +92,15 @@ def authenticator(
             if not known:
                 # Keys are not to be guessed without limit either.
                 if rates is not None:
-                    await rates.count(f"no key {_address(scope)}")
+                    await rates.count(f"no key {network_of(scope)}")
                 raise Unauthorized(
                     "this server needs an API key: send it as 'Authorization: Bearer <key>' or "
                     "'X-API-Key: <key>'"
                 )
             state["owner"] = known[0]
+        client = state["owner"] or network_of(scope)
+        current_client.set(client)
         if rates is not None:
-            await rates.count(state["owner"] or _address(scope))
+            await rates.count(client)
 
     return admit

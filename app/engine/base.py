@@ -76,7 +76,8 @@ class GenerateRequest:
     """Everything an engine may need to know; an engine honours a field or raises `Unsupported`.
 
     `json_schema`: the output is one compact JSON value of that schema, complete within
-    `max_tokens`. `document` and `style` serve engines that work without a prompt. `images`: encoded
+    `max_tokens`. `prose`: its members that hold sentences, or lists of points that must not
+    repeat. `document` and `style` serve engines that work without a prompt. `images`: encoded
     files, which `Message.parts` places among the words. `top_logprobs`: every token comes with its
     own log probability and that many alternatives; None for no logprobs at all. `tools` may be
     called; with `tool_choice` "required" the output is a call and nothing else. `thinking` False
@@ -92,6 +93,7 @@ class GenerateRequest:
     json_schema: Mapping[str, Any] | None = None
     document: Document | None = None
     style: str = "executive"
+    prose: tuple[str, ...] = ()
     images: tuple[bytes, ...] = field(default=(), repr=False)
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0

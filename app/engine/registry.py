@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.engine.base import Engine
+from app.engine.metered import MeteredEngine
 
 EngineRole = Literal["summary", "chat", "vision"]
 
@@ -32,7 +33,7 @@ class Registry:
         self._by_role: dict[EngineRole, Engine] = {}
         for role, spec in roles.items():
             if spec.key not in made:
-                made[spec.key] = spec.make()
+                made[spec.key] = MeteredEngine(spec.make())
             self._by_role[role] = made[spec.key]
         self._engines = tuple(made.values())
 

@@ -30,6 +30,14 @@ class MarketState(BaseModel):
     error: str | None
 
 
+class OcrState(BaseModel):
+    """What reads ID cards. `memory_bytes`: what its models took, once they are loaded."""
+
+    installed: bool
+    loaded: bool
+    memory_bytes: int
+
+
 class HealthAnswer(BaseModel):
     """The process can answer. `modelReady`: the weights of the default engine are in memory."""
 
@@ -45,6 +53,7 @@ class HealthAnswer(BaseModel):
     roles: dict[str, RoleState]
     sessions: int = Field(description="How many sessions run or wait in this process")
     market: MarketState
+    ocr: OcrState
 
 
 class ReadyAnswer(BaseModel):

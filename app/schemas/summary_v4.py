@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SESSION_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 MAX_POINTS = 5
+# The members whose texts are sentences and points.
+PROSE = ("main_summary", "key_points")
 EXAMPLE_TEXT = (
     "The central bank cut its main interest rate by half a point on Tuesday, the first cut in four "
     "years. Inflation fell to 2.1 percent in May, close to the target of 2 percent. Shares rose "

@@ -11,7 +11,6 @@ import re
 import ssl
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,15 +19,16 @@ import structlog
 from cachetools import TTLCache
 
 from app.core.errors import ScrapeFailed
-from app.services.extraction.article import Article, read_article
+from app.core.metrics import CACHE, FETCHES
+from app.core.worker import WorkerKilled, WorkerPool
+from app.services.extraction.article import Article, is_pdf, read_article
 from app.services.fetching.addresses import read_url
-from app.services.fetching.errors import timed_out
+from app.services.fetching.errors import too_costly
 from app.services.fetching.fetch import USER_AGENT, FetchPolicy, Resolve, fetch, resolve_name
 
-# Extraction holds the GIL most of the time: more threads would only slow the event loop down.
-READING_THREADS = 2
-# A thread cannot be stopped; this is how long a caller waits for one that chews on a hostile page.
-READING_TIMEOUT_S = 30.0
+# The slowest page of a public benchmark takes under a second; PDF files wait for themselves only.
+PAGES = WorkerPool("pages", processes=2, cpu_s=10.0, memory_bytes=1_500_000_000)
+PDFS = WorkerPool("pdfs", processes=1, cpu_s=20.0, memory_bytes=1_500_000_000)
 _TRACKING = re.compile(
     r"(?:utm_\w+|fbclid|gclid|dclid|gbraid|wbraid|msclkid|yclid|twclid|igshid|igsh|mc_[ce]id|_hs\w+|"
     r"mkt_tok|oly_\w+_id|vero_id|ref_src|ref_url|cmpid|ocid|smid|spm|s_cid|wt_mc|__twitter_impression)"
@@ -64,7 +64,6 @@ class ArticleScraper:
         self._ssl_context = ssl_context
         self._clock = clock
         self._flights: dict[str, _Flight] = {}
-        self._readers: ThreadPoolExecutor | None = None
         self.configure()
 
     def configure(
@@ -111,6 +110,7 @@ class ArticleScraper:
             article = await self._scrape(url)
         else:
             cached = self._cache.get(key)
+            CACHE.labels("page", "miss" if cached is None else "hit").inc()
             article = cached if cached is not None else await self._fly(key, url)
         result = dataclasses.asdict(article)
         result["tags"] = list(article.tags)
@@ -118,7 +118,7 @@ class ArticleScraper:
         return result
 
     async def aclose(self) -> None:
-        """Cancel what runs and let the threads go; the scraper may be used again afterwards."""
+        """Cancel what runs; the scraper may be used again afterwards."""
         loop = asyncio.get_running_loop()
         tasks = [flight.task for flight in self._flights.values()]
         self._flights.clear()
@@ -127,9 +127,6 @@ class ArticleScraper:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._cache.clear()
-        if self._readers is not None:
-            self._readers.shutdown(wait=False, cancel_futures=True)
-            self._readers = None
 
     async def _fly(self, key: str, url: str) -> Article:
         """Join the flight of that URL, or start it; the last one to leave cancels it."""
@@ -176,6 +173,15 @@ class ArticleScraper:
         return article
 
     async def _scrape(self, url: str) -> Article:
+        try:
+            article = await self._fetch_and_read(url)
+        except ScrapeFailed as failed:
+            FETCHES.labels(failed.code).inc()
+            raise
+        FETCHES.labels("ok").inc()
+        return article
+
+    async def _fetch_and_read(self, url: str) -> Article:
         started_s = time.perf_counter()
         page = await fetch(
             url,
@@ -184,16 +190,11 @@ class ArticleScraper:
             backend=self._backend,
             ssl_context=self._ssl_context,
         )
-        if self._readers is None:
-            self._readers = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="reader")
-        reading = asyncio.get_running_loop().run_in_executor(
-            self._readers, lambda: read_article(page, min_chars=self._min_chars)
-        )
+        workers = PDFS if is_pdf(page) else PAGES
         try:
-            async with asyncio.timeout(READING_TIMEOUT_S):
-                article = await reading
-        except TimeoutError as exc:
-            raise timed_out(READING_TIMEOUT_S) from exc
+            article = await workers.run(read_article, page, min_chars=self._min_chars)
+        except WorkerKilled as killed:
+            raise too_costly() from killed
         log.info(
             "page_scraped",
             host=urlsplit(page.url).hostname,

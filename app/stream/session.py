@@ -23,6 +23,7 @@ from app.core.errors import (
     TimedOut,
     UnknownSession,
 )
+from app.core.metrics import SESSIONS
 from app.stream.event import Draft
 from app.stream.log import EventLog, Header
 
@@ -38,6 +39,7 @@ class Session:
     `linger_s`: how long it outlives its last follower; None for ever. `opened` gives the header of
     the run that answers this request: its own, or one that another process is running already.
     `terminal_written` is set once the terminal event is in the log, or can never be.
+    `client`: whose place it takes; `gave_way`: another session has that place now.
     `log_failure`: why the log could not take the terminal event, for followers to raise;
     `unwritten_ending`: the drafts that it did not take and may still take later.
     """
@@ -50,9 +52,13 @@ class Session:
         *,
         linger_s: float | None,
         timeout_s: float | None,
+        client: str = "",
     ) -> None:
         loop = asyncio.get_running_loop()
         self.header = header
+        self.client = client
+        self.gave_way = False
+        self.started_s = loop.time()
         self.opened: asyncio.Future[Header] = loop.create_future()
         self.terminal_written = asyncio.Event()
         self.ended = False
@@ -65,6 +71,7 @@ class Session:
         self._timeout_s = timeout_s
         self._stop_request: asyncio.Future[AppError] = loop.create_future()
         self._followers = 0
+        self._unfollowed_from_s = self.started_s
         self._last_index = -1
         self._timer: asyncio.TimerHandle | None = None
         self._worker: asyncio.Task[None] | None = None
@@ -74,6 +81,21 @@ class Session:
     def running(self) -> bool:
         """False from the stop request on: a new request for the same id starts a new run."""
         return not self.ended and not self._stop_request.done()
+
+    @property
+    def abandoned_s(self) -> float | None:
+        """For how long nobody has followed it in this process.
+
+        None: it is followed, it ends already, or it does not need followers.
+        """
+        if self._followers or not self.running or self._linger_s is None:
+            return None
+        return asyncio.get_running_loop().time() - self._unfollowed_from_s
+
+    def give_way(self, error: AppError) -> None:
+        """Request the end, and leave the place to another session at once."""
+        self.gave_way = True
+        self.cancel(error)
 
     def cancel(self, error: AppError) -> None:
         """Request the end; the error of the first request is the one that ends the session."""
@@ -90,6 +112,7 @@ class Session:
     def detach(self) -> None:
         """Count a follower less; the last one to leave starts the linger time."""
         self._followers -= 1
+        self._unfollowed_from_s = asyncio.get_running_loop().time()
         if self._followers == 0 and self._linger_s is not None:
             self.expire_in(self._linger_s)
 
@@ -159,6 +182,7 @@ class Session:
         error = self._outcome()
         if error is not None:
             await self._write_ending(error)
+        SESSIONS.labels(header.kind, error.code if error else "done").inc()
         log.info(
             "session_ended",
             session_id=header.session_id,

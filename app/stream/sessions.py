@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 
 import structlog
 
 from app.core.errors import AppError, Cancelled, Interrupted, SessionBusy
+from app.stream.admission import Admission, Reservation
 from app.stream.event import Draft, Event
 from app.stream.followers import Followers
 from app.stream.history import event_at
 from app.stream.index import SessionIndex
 from app.stream.log import EventLog, Header
 from app.stream.maintenance import Maintenance
-from app.stream.reservations import Reservation, Reservations
 from app.stream.session import Ending, Session
 
 log = structlog.get_logger(__name__)
@@ -38,7 +38,8 @@ class Sessions:
     """The sessions of one log that this process runs.
 
     `endings`: for each kind of session, how an error becomes its terminal event. `ttl_s`: how long
-    a session is kept after its end. `max_active`: how many may run or wait at once; None for any.
+    a session is kept after its end. `max_active`, `max_active_per_client`: how many may run or wait
+    at once, in all and of one client; None for any.
     """
 
     def __init__(
@@ -49,12 +50,15 @@ class Sessions:
         ttl_s: float = 600.0,
         timeout_s: float | None = None,
         max_active: int | None = None,
+        max_active_per_client: int | None = None,
     ) -> None:
         self._log = event_log
         self._endings = endings
         self._timeout_s = timeout_s
-        self._reservations = Reservations(max_active)
         self._index = SessionIndex()
+        self._admission = Admission(
+            self._index.by_run, event_log, limit=max_active, per_client=max_active_per_client
+        )
         self._followers = Followers(event_log, self._index.by_run)
         self._maintenance = Maintenance(
             event_log, self._index.by_run, self._followers, self.ending, ttl_s=ttl_s
@@ -66,13 +70,13 @@ class Sessions:
         """How many sessions run or wait in this process."""
         return len(self._index.by_run)
 
-    def reserve(self) -> AbstractContextManager[Reservation]:
+    def reserve(self) -> AbstractAsyncContextManager[Reservation]:
         """Hold a place while a request prepares its session; `start` takes it over.
 
         Raises:
-            Overloaded: every place is taken.
+            Overloaded: every place, or every one that a client may have, is taken.
         """
-        return self._reservations.reserve(self.active)
+        return self._admission.reserve()
 
     async def running(
         self, owner: str, fingerprint: str, session_id: str | None = None
@@ -127,15 +131,16 @@ class Sessions:
             ending or (lambda error: [self.ending(header, error, None)]),
             linger_s=linger_s,
             timeout_s=self._timeout_s,
+            client=reservation.client if reservation is not None else "",
         )
         if reservation is not None:
-            self._reservations.end(reservation)
+            self._admission.end(reservation)
         shared = session_id is None and bool(fingerprint)
         self._index.add(session, shared=shared)
         supervisor = session.start(
             generator(), shared=shared, on_end=lambda: self._release(session)
         )
-        supervisor.add_done_callback(lambda _: self._index.by_run.pop(header.run, None))
+        supervisor.add_done_callback(lambda _: self._forget(session))
         if linger_s is not None:
             session.expire_in(max(linger_s, FIRST_FOLLOWER_S))
         return _same(await asyncio.shield(session.opened), fingerprint)
@@ -149,6 +154,10 @@ class Sessions:
     async def find(self, owner: str, session_id: str) -> Header | None:
         """Return the newest run of a session id, running or ended, in any process."""
         return await self._log.find(owner, session_id)
+
+    async def check_log(self) -> None:
+        """Raise `LogUnavailable` if no session can be kept now."""
+        await self._log.find("", "")
 
     async def check(self, header: Header, after: int) -> bool:
         """Raise what `follow` would raise at its start, while an HTTP status can still say it.
@@ -234,6 +243,10 @@ class Sessions:
                 return None
             await stopping.terminal_written.wait()
         return None
+
+    def _forget(self, session: Session) -> None:
+        self._index.by_run.pop(session.header.run, None)
+        self._admission.record(asyncio.get_running_loop().time() - session.started_s)
 
     def _release(self, session: Session) -> None:
         if session.unwritten_ending:

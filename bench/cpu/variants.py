@@ -202,7 +202,7 @@ def _plan_once(model: Any, tokenizer: Any, request: GenerateRequest) -> tuple[Ti
 
     from app.engine.local.preflight import constraint_of
     from app.engine.prompting.fit import end_ids
-    from app.engine.structured.grammar import Vocabulary
+    from app.engine.structured.vocabulary import Vocabulary
 
     moments: list[float] = []
 

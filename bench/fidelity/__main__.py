@@ -108,7 +108,7 @@ def measure(
 ) -> dict[str, Any]:
     """Return what one format gives: rows, JSON, and greedy texts where those are compared."""
     from app.engine.prompting.fit import end_ids
-    from app.engine.structured.grammar import Vocabulary
+    from app.engine.structured.vocabulary import Vocabulary
     from bench.fidelity.formats import damage, load
     from bench.fidelity.loop import loop_of
     from bench.fidelity.path import fast_forward, greedy, read

@@ -12,7 +12,8 @@ from typing import Any
 from app.engine.decoding.decoder import Decoder
 from app.engine.decoding.limits import ALONE_TOKENS
 from app.engine.decoding.sampling import Processor
-from app.engine.structured.grammar import GrammarProcessor, Vocabulary
+from app.engine.structured.grammar import GrammarProcessor
+from app.engine.structured.vocabulary import Vocabulary
 from bench.fidelity.loop import Choices, Follow, Known, Running
 from bench.fidelity.scores import Comparison, Window
 

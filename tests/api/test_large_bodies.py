@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,16 +70,16 @@ def wrong(items: int, item: str = "1") -> str:
 
 
 BODIES = {
-    "stop": f'{{"messages":[{{"role":"user","content":"a"}}],"stop":{wrong(40_000)}}}',
-    "content": f'{{"messages":[{{"role":"user","content":{wrong(40_000)}}}]}}',
+    "stop": f'{{"messages":[{{"role":"user","content":"a"}}],"stop":{wrong(15_000)}}}',
+    "content": f'{{"messages":[{{"role":"user","content":{wrong(15_000)}}}]}}',
     "content of 20 MB": f'{{"messages":[{{"role":"user","content":{wrong(9_900_000)}}}]}}',
-    "messages": f'{{"messages":{wrong(40_000)}}}',
+    "messages": f'{{"messages":{wrong(15_000)}}}',
     "content of many messages": (
-        f'{{"messages":{wrong(4_000, f"""{{"role":"user","content":{wrong(8)}}}""")}}}'
+        f'{{"messages":{wrong(1_500, f"""{{"role":"user","content":{wrong(8)}}}""")}}}'
     ),
-    "tools": f'{{"messages":[{{"role":"user","content":"a"}}],"tools":{wrong(40_000)}}}',
-    "tool_calls": (f'{{"messages":[{{"role":"assistant","tool_calls":{wrong(20_000, "{}")}}}]}}'),
-    "nesting": f'{{"messages":{"[" * 40_000}',
+    "tools": f'{{"messages":[{{"role":"user","content":"a"}}],"tools":{wrong(15_000)}}}',
+    "tool_calls": (f'{{"messages":[{{"role":"assistant","tool_calls":{wrong(9_000, "{}")}}}]}}'),
+    "nesting": f'{{"messages":{"[" * 15_000}',
     "a field nobody knows": f'{{"messages":3,"unknown":{wrong(9_000_000)}}}',
 }
 
@@ -127,3 +129,23 @@ def test_a_form_may_hold_any_bytes(server: Running) -> None:
         "/start-job", data={"topic": "Bees"}, files={"other": b"," * (MAX_JSON_VALUES + 1)}
     )
     assert answer.json()["code"] != "too_many_values"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "deflate, gzip", "x-unknown"])
+def test_a_compressed_body_is_refused_as_such(server: Running, coding: str) -> None:
+    """It was called a body that cannot be parsed: 415 says what to send instead."""
+    with server.client() as client:
+        answer = client.post(
+            CHAT,
+            content=gzip.compress(json.dumps({"messages": [HELLO]}).encode()),
+            headers={"Content-Type": "application/json", "Content-Encoding": coding},
+        )
+    assert answer.status_code == 415
+    assert answer.json()["error"]["code"] == "unsupported_encoding"
+
+
+@pytest.mark.parametrize("coding", ["identity", "IDENTITY", ""])
+def test_a_body_that_is_as_it_is_may_say_so(server: Running, coding: str) -> None:
+    with server.client() as client:
+        answer = client.post(CHAT, json={"messages": [HELLO]}, headers={"Content-Encoding": coding})
+    assert answer.status_code == 200

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.engines import ScriptedEngine
-from tests.servers import serving
+from tests.redis_server import running_redis
+from tests.servers import serving, until
 
 
 def test_health_is_the_superset_object() -> None:
@@ -49,3 +50,19 @@ def test_images_can_be_switched_off_wherever_the_model_runs() -> None:
     for engine_url in (elsewhere, ()):
         with serving(engine_url=engine_url, vision_model_id="none") as server:
             assert "vision" not in server.get("/health").json()["roles"]
+
+
+def test_it_is_not_ready_while_sessions_cannot_be_kept() -> None:
+    """S4.34: whoever shares out requests must know; /health goes on saying that it is alive."""
+    with (
+        running_redis() as redis,
+        serving(ScriptedEngine(["Hi"]), sessions_url=redis.url) as server,
+    ):
+        assert server.get("/ready").status_code == 200
+        redis.stop()
+        answer = server.get("/ready")
+        assert (answer.status_code, answer.json()["code"]) == (503, "log_unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+        assert server.get("/health").status_code == 200
+        redis.start()
+        until(lambda: server.get("/ready").status_code == 200)

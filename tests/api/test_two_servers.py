@@ -104,7 +104,7 @@ def test_a_file_of_sessions_outlives_the_server(tmp_path: Path) -> None:
         assert server.get("/api/sessions/mine/events").text == whole
         with server.client() as client:
             chat = {**ASK, "stream": True, "session_id": "cut"}
-            engine: ScriptedEngine = server.app.state.services().engine
+            engine: ScriptedEngine = server.app.state.services().engine.inner
             engine.script = ["Hello ", gate]
             with client.stream("POST", CHAT, json=chat) as response:
                 assert any('"content":"Hello "' in line for line in response.iter_lines())

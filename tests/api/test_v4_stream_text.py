@@ -108,12 +108,12 @@ def test_an_unknown_style_is_executive_and_says_so(server: Running, style: str |
 )
 def test_bad_input_is_422_before_any_work(server: Running, body: object) -> None:
     """S1.26, contract 1, C16: a clear error that names the field."""
-    engine_calls = len(server.app.state.services().engine.requests)
+    engine_calls = len(server.app.state.services().engine.inner.requests)
     for path in (STREAM, NDJSON):
         response = server.post(path, body)
         assert response.status_code == 422, response.text
         assert set(response.json()) == {"detail", "code", "request_id"}
-    assert len(server.app.state.services().engine.requests) == engine_calls
+    assert len(server.app.state.services().engine.inner.requests) == engine_calls
 
 
 def test_a_body_that_is_not_json_is_422(server: Running) -> None:
@@ -138,13 +138,13 @@ def test_odd_characters_do_not_break_the_stream(server: Running, text: str) -> N
 def test_null_max_tokens_is_the_default(server: Running) -> None:
     """Contract 1, C4, S0.14."""
     server.post(STREAM, {"text": "null budget. " + ARTICLE, "max_tokens": None})
-    assert server.app.state.services().engine.requests[-1].max_tokens == 1024
+    assert server.app.state.services().engine.inner.requests[-1].max_tokens == 1024
 
 
 def test_the_engine_is_asked_as_the_plan_says(server: Running) -> None:
     """S0.14, S0.20, S0.21: sampling, system prompt, style."""
     server.post(STREAM, {"text": "asked. " + ARTICLE, "style": "eli5"})
-    request = server.app.state.services().engine.requests[-1]
+    request = server.app.state.services().engine.inner.requests[-1]
     assert request.temperature == 0.2
     system = request.messages[0]
     assert system.role == "system"

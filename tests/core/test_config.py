@@ -40,7 +40,11 @@ def test_a_documented_variable_changes_its_setting(
     default = getattr(Settings(_env_file=None), field)
     other = OTHER.get(field) or ("false" if default is True else "true" if default is False else "")
     if not other:
-        other = "17" if isinstance(default, int | float) or field.endswith("_bytes") else "other"
+        other = (
+            "17"
+            if isinstance(default, int | float) or field.endswith(("_bytes", "_client"))
+            else "other"
+        )
     monkeypatch.setenv(name, other)
     assert getattr(Settings(_env_file=None), field) != default
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from app.core.security import network_of
 from tests.engines import ARTICLE, ScriptedEngine
 from tests.servers import NDJSON, STREAM, serving
 
@@ -149,3 +150,25 @@ def test_a_defect_is_a_500_without_its_traceback() -> None:
     assert response.json()["code"] == "internal_error"
     assert "secret" not in response.text
     assert response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("::1", "::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_the_addresses_of_one_network_are_one_client(address: str, network: str) -> None:
+    """C34: an IPv6 /64 is what one household has."""
+    assert network_of({"type": "http", "client": (address, 1)}) == network
+
+
+def test_without_an_address_there_is_a_name_all_the_same() -> None:
+    assert network_of({"type": "http", "client": None}) == "unknown"

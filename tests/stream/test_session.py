@@ -303,10 +303,12 @@ async def test_over_the_limit_a_reservation_is_refused_and_given_back() -> None:
     """Contract 8: over it 429 before any work."""
     sessions = open_sessions(max_active=2)
     await sessions.start("k", Source())
-    with sessions.reserve(), pytest.raises(Overloaded) as full, sessions.reserve():
-        pass
+    async with sessions.reserve():
+        with pytest.raises(Overloaded) as full:
+            async with sessions.reserve():
+                pass
     assert full.value.retry_after_s is not None
-    with sessions.reserve():
+    async with sessions.reserve():
         pass
     await sessions.aclose()
 
@@ -412,9 +414,9 @@ async def test_clean_up_that_fails_is_logged_without_its_message(
 async def test_a_reserved_place_is_handed_over_to_the_session() -> None:
     """Contract 8: a request takes one place, not two."""
     sessions = open_sessions(max_active=2)
-    with sessions.reserve() as reservation:
+    async with sessions.reserve() as reservation:
         await sessions.start("k", Source(), reservation=reservation)
-        with sessions.reserve():
+        async with sessions.reserve():
             pass
     await sessions.aclose()
 

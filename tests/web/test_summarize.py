@@ -297,7 +297,7 @@ def test_history_survives_a_reload_and_a_server_that_forgot(
     expect_state(card, "done")
     session = parameter(page, "session")
     second = SUMMARY_TEXT.replace("Harbour bridge opens", "Second of two")
-    server.app.state.services().engine.summary = [second]
+    server.app.state.services().engine.inner.summary = [second]
     summarize(page, ARTICLE + "More of it.")
     expect(page.locator("#card-title")).to_have_text("Second of two")
     expect_state(card, "done")

@@ -18,6 +18,10 @@ MADE = {
 }
 
 
+# A file of the reader's own, for operations that take one.
+UPLOAD = "-F image=@ktp.jpg"
+
+
 def curl(method: str, path: str, body: Any = None) -> str:
     """Return the line. `path`: safe in a shell as it is; `body`: what is sent as JSON."""
     line = "curl -N"
@@ -37,7 +41,10 @@ def curl_of(path: str, method: str, operation: dict[str, Any]) -> str:
             name = parameter["name"]
             value = MADE.get(name) or quote(str(first_example(parameter)))
             path = path.replace(f"{{{name}}}", value)
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    content = operation.get("requestBody", {}).get("content", {})
+    if list(content) == ["multipart/form-data"]:
+        return f"{curl('get', path)} {UPLOAD}"
+    body = content.get("application/json")
     return curl(method, path, None if body is None else first_example(body))
 
 

@@ -67,6 +67,10 @@ TAGS = [
     {"name": "Products", "description": "What is sold: search, offers, a supplier's own goods."},
     {"name": "Conversations", "description": "What was said to the marketplace's assistant."},
     {"name": "Administration", "description": "What an admin sees and decides."},
+    {
+        "name": "ocr",
+        "description": "Indonesian ID cards (KTP) as JSON, read on the processor; nothing is kept.",
+    },
     {"name": "Health", "description": "Is the process alive, and can it serve?"},
 ]
 SERVERS = [{"url": ".", "description": "The server that this description comes from"}]
@@ -99,6 +103,7 @@ _ERRORS = {
     409: "`session_busy`: the session id is running something else",
     410: "`events_gone`: the events to resume from are no longer kept",
     413: "`body_too_large`",
+    415: "`unsupported_encoding`: the body is compressed",
     422: "`validation_error`, `invalid_input`, `invalid_text`, `invalid_url`: `detail` names the "
     "field",
     429: "`overloaded`: the server is full; `rate_limited`: the caller came too often; see "

@@ -170,7 +170,7 @@ async def _start(request: Request, services: Services, topic: str) -> Header:
             async for draft in events:
                 yield draft
 
-    with services.sessions.reserve() as reservation:
+    async with services.sessions.reserve() as reservation:
         await services.writer.accept(topic)
         return await services.sessions.start(
             JOB,

@@ -57,5 +57,7 @@ async def cancel(request: Request, services: ServicesDep, session_id: SessionId)
     To see one stop, run an example of a stream and send its `X-Session-ID` here; `example` is the
     id of the first example of `/api/v4/scrape-and-summarize/stream-ndjson`.
     """
-    await services.sessions.cancel(owner_of_request(request), checked_session_id(session_id))
+    owner = owner_of_request(request)
+    await services.memory_sessions.cancel(owner, checked_session_id(session_id))
+    await services.sessions.cancel(owner, session_id)
     return {"ok": True, "session_id": session_id}

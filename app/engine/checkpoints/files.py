@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import structlog
 
 from app.core.errors import EngineUnavailable
-from app.engine.checkpoints.headers import weight_files
+from app.engine.checkpoints.headers import is_gguf, weight_files
 
 DOWNLOADING_RETRY_S = 60
 _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
@@ -38,32 +38,67 @@ class Fetch(Protocol):
 
 
 def find_model(model_id: str, revision: str | None = None) -> Path | None:
-    """Return the folder that holds the whole model, or None. Takes a folder's path or a hub name.
+    """Return the folder that holds the whole model, or its GGUF file; None if there is none.
 
-    Looks at this machine only: the path itself, or the hub's cache.
+    Takes a path, a hub name, or a hub name with a GGUF file of it. Looks at this machine only: the
+    path itself, or the hub's cache.
     """
-    folder = Path(model_id)
-    if folder.is_dir():
-        return folder if _is_complete(folder) else None
+    path = Path(model_id).expanduser()
+    if path.is_file() and is_gguf(path):
+        return path
+    if path.is_dir():
+        return path if _is_complete(path) else _only_gguf(path)
     if is_path(model_id):
         return None
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    name, file = split_name(model_id)
     try:
-        config = try_to_load_from_cache(model_id, "config.json", revision=revision)
+        found = try_to_load_from_cache(name, file or "config.json", revision=revision)
     except HFValidationError as exc:
-        raise _missing("V4_MODEL_ID is neither a repository's name nor a folder") from exc
-    if not isinstance(config, str):
+        raise _missing("V4_MODEL_ID is neither a repository's name nor a path") from exc
+    if not isinstance(found, str):
         return None
-    folder = Path(config).parent
+    if file is not None:
+        return Path(found)
+    folder = Path(found).parent
     return folder if _is_complete(folder) else None
 
 
+def split_name(model_id: str) -> tuple[str, str | None]:
+    """Return a repository's name and, where the id names one, the GGUF file in it."""
+    parts = model_id.split("/")
+    if len(parts) < 3 or not is_gguf(Path(model_id)):
+        return model_id, None
+    return "/".join(parts[:2]), "/".join(parts[2:])
+
+
 def is_path(model_id: str) -> bool:
-    """Tell whether the id can only be a folder: a hub name is `owner/name` or `name`."""
-    named = model_id.startswith((".", "/", "~")) or model_id.count("/") > 1 or "\\" in model_id
-    return named or Path(model_id).is_dir()
+    """Tell whether the id can only be a path: a hub name is `owner/name`, `name`, or a file in one.
+
+    `owner/name/file.gguf` is a path where there is a folder of the owner's name.
+    """
+    path = Path(model_id).expanduser()
+    if model_id.startswith((".", "/", "~")) or "\\" in model_id or path.exists():
+        return True
+    if is_gguf(path):
+        return len(path.parts) < 3 or ".." in path.parts or Path(path.parts[0]).is_dir()
+    return model_id.count("/") > 1
+
+
+def _only_gguf(folder: Path) -> Path | None:
+    """Return the one GGUF file of a folder.
+
+    Raises:
+        EngineUnavailable: `model_unavailable`, when there are several.
+    """
+    found = [file for file in sorted(folder.iterdir()) if is_gguf(file) and file.is_file()]
+    if len(found) > 1:
+        raise _missing(
+            f"the folder named by V4_MODEL_ID holds {len(found)} GGUF files: name one of them"
+        )
+    return found[0] if found else None
 
 
 def _is_complete(folder: Path) -> bool:
@@ -86,7 +121,7 @@ def fetch_from_hub(
     on_progress: Callable[[float], None],
 ) -> None:
     """Download weights (safetensors only), configuration and tokenizer into the hub's cache."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
     from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
 
     class Report(tqdm):  # type: ignore[misc, type-arg, unused-ignore]
@@ -102,8 +137,12 @@ def fetch_from_hub(
                 on_progress(min(1.0, self.n / self.total))
             return shown
 
+    name, file = split_name(model_id)
+    if file is not None:
+        hf_hub_download(name, file, revision=revision, token=token or None, tqdm_class=Report)
+        return
     snapshot_download(
-        model_id,
+        name,
         revision=revision,
         token=token or None,
         allow_patterns=_PATTERNS,
@@ -213,9 +252,21 @@ class Download:
         self._progress = progress
 
 
-def missing_folder() -> EngineUnavailable:
-    """Return the error for a model id that is a folder without a model; the path stays out."""
-    return _missing("the folder named by V4_MODEL_ID holds no complete checkpoint (safetensors)")
+def missing_path(model_id: str) -> EngineUnavailable:
+    """Return the error for a model id that is a path without a model; the path stays out."""
+    path = Path(model_id).expanduser()
+    if path.is_dir():
+        return _missing(
+            "the folder named by V4_MODEL_ID holds no complete checkpoint (safetensors with "
+            "config.json and a tokenizer, or one GGUF file)"
+        )
+    if path.exists():
+        return _missing("the file named by V4_MODEL_ID is no GGUF file: its name ends in .gguf")
+    kind, name = ("file", "owner/name/file.gguf") if is_gguf(path) else ("folder", "owner/name")
+    return _missing(
+        f"there is no {kind} where V4_MODEL_ID says: correct the path, or name what the hub has as "
+        f"{name}"
+    )
 
 
 def _missing(reason: str, *, retry_after_s: int | None = None) -> EngineUnavailable:
@@ -237,8 +288,8 @@ def _short_reason(exc: BaseException) -> str:
     names = {kind.__name__ for kind in type(exc).__mro__}
     if names & {"GatedRepoError"}:
         return "the repository is gated: set HF_TOKEN to a token that was granted access"
-    if names & {"RepositoryNotFoundError", "RevisionNotFoundError"}:
-        return "the hub has no such repository or revision"
+    if names & {"RepositoryNotFoundError", "RevisionNotFoundError", "RemoteEntryNotFoundError"}:
+        return "the hub has no such repository, revision or file"
     if names & {"ConnectError", "ConnectTimeout", "ConnectionError", "LocalEntryNotFoundError"}:
         return "no network"
     if names & {"TimeoutException", "TimeoutError", "ReadTimeout", "Timeout"}:

@@ -18,10 +18,11 @@ from app.engine.decoding.limits import ALONE_TOKENS, BLOCK_TOKENS, runs
 # What a process with torch, a tokenizer and this server holds beside weights and cache: measured
 # 0.3 GB after the imports.
 RUNTIME_BYTES = 400_000_000
-# Rows whose attention scores, and whose int32 products, are there at once: of the scores two
-# copies in float32 and one in the type that is computed in.
+# Rows whose attention scores are there at once: two copies in float32 and one in the type that is
+# computed in.
 _SCORE_ROWS, _SCORE_BYTES = 128, 10
-_MATMUL_ROWS = 1024
+# Outputs of a packed layer that are made into floats at once where no kernel of our own runs.
+_DENSE_OUTPUTS, _DENSE_BYTES = 512, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,18 @@ class Format:
     packed: bool = False
 
 
-# Largest first: `auto` takes the first one that fits. int8 has one scale a row, int4 one scale
-# and zero point (4 bytes) per group of 128.
+# Largest first: `auto` takes the first one that fits. Of each 32 weights int8 has a scale of 2
+# bytes, int4 a scale and a minimum.
 FORMATS = (
     Format("float32", 4.0, 4, True),
     Format("bfloat16", 2.0, 2, True),
-    Format("int8", 1.01, 2, True, packed=True),
-    Format("int4", 0.53, 2, True, packed=True),
+    Format("int8", 1.0625, 2, True, packed=True),
+    Format("int4", 0.625, 2, True, packed=True),
 )
+# Perplexity against float32, on real weights (SmolLM2-135M, 4,290 tokens of articles and of the
+# help of Python) by kernels of our own: what loses at most 1 % may be taken for its speed. int4 is
+# 1.004 where the file has 4-bit blocks, and not known where it has none.
+PERPLEXITY = {"bfloat16": 1.000, "int8": 1.0044}
 # Models whose layers the packed formats do not know, such as those that read images.
 FLOAT_FORMATS = tuple(item for item in FORMATS if not item.packed)
 _BYTES = {item.name: item.bytes_per_element for item in FORMATS}
@@ -71,15 +76,13 @@ class Choice:
 def layer_format(weights: str, shape: tuple[int, int], *, head: bool = False) -> str:
     """Return the format in which a packed format holds a layer of (out, in): int4, int8, bfloat16.
 
-    The kernels take certain sizes only. The head is never int4: an error there is an error of the
+    The layout has squares of 32 x 32. The head is never int4: an error there is an error of the
     scores themselves.
     """
     outputs, inputs = shape
-    if weights == "int4" and not head and outputs % 64 == 0 and inputs % 128 == 0:
-        return "int4"
-    if weights in ("int8", "int4") and outputs % 16 == 0 and inputs % 32 == 0:
-        return "int8"
-    return "bfloat16"
+    if weights not in ("int8", "int4") or outputs % 32 or inputs % 32:
+        return "bfloat16"
+    return "int8" if head else weights
 
 
 def rows_at_once(checkpoint: Checkpoint, *, context_tokens: int, sequences: int) -> int:
@@ -106,9 +109,9 @@ def need_bytes(
     `prompt_tokens`: the rows that are computed at once. Caches: keys and values of every layer for
     `context_tokens` in whole blocks, and one layer more, which is copied when it grows; as many as
     there are `sequences`. Activations: the widest point of one layer, the gate and up projections
-    (2 x intermediate), their product and four hidden rows; scores of attention; and the products
-    of int8 before they are scaled. Against 16.4 GB measured for Phi-3-mini in float32 with a prompt
-    of 1,024 tokens this gives 16.7.
+    (2 x intermediate), their product and four hidden rows; scores of attention; and the part of a
+    packed layer that is made into floats. Against 16.4 GB measured for Phi-3-mini in float32 with
+    a prompt of 1,024 tokens this gives 16.7.
     """
     config = checkpoint.config
     layers = int(config.get("num_hidden_layers") or 0)
@@ -119,11 +122,11 @@ def need_bytes(
     cache = sequences * capacity * _token_elements(checkpoint, layers + 1)
     activations = prompt_tokens * (3 * intermediate + 4 * hidden)
     scores = heads * min(prompt_tokens, _SCORE_ROWS) * context_tokens * _SCORE_BYTES
-    products = 4 * 2 * intermediate * min(prompt_tokens, _MATMUL_ROWS) * weights.packed
+    unpacked = _DENSE_OUTPUTS * _DENSE_BYTES * max(hidden, intermediate) * weights.packed
     loaded = _loaded_bytes(checkpoint, weights)
     # One tensor is held in the file's format and in the target's while it is converted.
     converting = checkpoint.largest_elements * max(weights.bytes_per_element, 4 * weights.packed)
-    running = (cache + activations) * weights.compute_bytes + max(scores, products)
+    running = (cache + activations) * weights.compute_bytes + max(scores, unpacked)
     return int(loaded + max(converting, running)) + RUNTIME_BYTES
 
 
@@ -161,8 +164,12 @@ def choose(
     prompt_tokens: int,
     sequences: int = 1,
     formats: tuple[Format, ...] = FORMATS,
+    packed_is_fast: bool = False,
 ) -> Choice:
     """Choose the largest format that fits, or check the forced one. `available` is in bytes.
+
+    `packed_is_fast`: there are kernels for packed layers. Where float32 does not fit, a packed
+    format that is as true (`PERPLEXITY`) is then taken before bfloat16.
 
     What is left then is for more `sequences` at once, and what is left of that for what is kept of
     ended ones: both are worth less than a larger format.
@@ -181,6 +188,9 @@ def choose(
                 f"V4_WEIGHTS={weights} is not supported here: use auto or one of {names}.",
                 code="weights_unsupported",
             )
+    elif packed_is_fast:
+        # A sort keeps the order of what is alike: float32 stays the first one.
+        offered.sort(key=lambda item: 0 if item.compute_bytes > 2 else 2 - _is_quick(item))
     most = sequences if runs(checkpoint.config) else 1
     count = partial(
         need_bytes, checkpoint, context_tokens=context_tokens, prompt_tokens=prompt_tokens
@@ -200,6 +210,10 @@ def choose(
         f"available. Give the server more memory{fix}.",
         code="not_enough_memory",
     )
+
+
+def _is_quick(item: Format) -> bool:
+    return item.packed and item.name in PERPLEXITY
 
 
 def _with_sequences(choice: Choice, most: int, count: Callable[..., int]) -> Choice:

@@ -15,6 +15,8 @@ from typing import Any
 
 from app.core.errors import EngineUnavailable
 
+GGUF = ".gguf"
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -81,12 +83,19 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
+def is_gguf(path: Path) -> bool:
+    """Tell whether a checkpoint is one GGUF file, and not a folder."""
+    return path.suffix.lower() == GGUF
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that make up the checkpoint, named by its index if it has one.
+    """Return the files that make up the checkpoint: safetensors, named by an index, or the GGUF.
 
     Raises:
         OSError, ValueError, KeyError: the index cannot be read.
     """
+    if is_gguf(folder):
+        return [folder]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())

@@ -17,9 +17,10 @@ import structlog
 
 from app.core.errors import EngineUnavailable
 from app.engine.checkpoints.formats import Choice, Format
+from app.engine.checkpoints.headers import is_gguf
 from app.engine.checkpoints.progress import MAKING, weights_progress
 from app.engine.decoding.limits import CHEAP_ROWS
-from app.engine.quantized.native.library import image
+from app.engine.quantized.native.library import can_compile
 
 if TYPE_CHECKING:
     from app.engine.checkpoints.config import ModelConfig
@@ -39,9 +40,15 @@ def read_tokenizer(folder: Path, config: ModelConfig) -> Any:
         EngineUnavailable: `model_load_failed`.
     """
     try:
+        if is_gguf(folder):
+            from app.engine.checkpoints.gguf.tokenizer import read_gguf_tokenizer
+
+            return read_gguf_tokenizer(folder)
         import transformers
 
         return transformers.AutoTokenizer.from_pretrained(folder, **_options(config))
+    except EngineUnavailable:
+        raise
     except Exception as exc:
         raise _failed(config, exc) from exc
 
@@ -61,7 +68,7 @@ def read_model(
 
         if config.threads:
             torch.set_num_threads(config.threads)
-        if choice.format.packed:
+        if choice.format.packed or is_gguf(folder):
             from app.engine.checkpoints.load_quantized import read_packed
 
             return read_packed(folder, config, choice.format, report, _options(config))
@@ -86,7 +93,7 @@ def has_native_kernels(config: ModelConfig) -> bool:
     """Tell whether int8 and int4 layers run on kernels of our own, which may compile them."""
     if config.kernels is not None:
         return bool(config.kernels.native)
-    return config.native_kernels and image() is not None
+    return config.native_kernels and can_compile()
 
 
 def cheap_rows(config: ModelConfig, choice: Choice | None) -> int:

@@ -1,4 +1,5 @@
-"""Builds a model of int8 or int4 layers: one layer of its files at a time, or from a kept copy.
+"""Builds a model of int8 or int4 layers, and any of a GGUF file: one layer of its files at a time,
+or from a kept copy.
 
 The model is made without storage first; then every tensor it names comes either from the
 checkpoint, packed on the way, or from what `QuantizedCache` kept of an earlier time. It does not
@@ -8,23 +9,23 @@ know which format is right for the machine.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 import torch
 import transformers
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from app.core.errors import EngineUnavailable
 from app.engine.checkpoints.formats import Format, layer_format
-from app.engine.checkpoints.headers import weight_files
+from app.engine.checkpoints.gguf.model import gguf_config, set_gguf_generation, set_rope
+from app.engine.checkpoints.headers import is_gguf
 from app.engine.checkpoints.progress import MAKING, STEP
 from app.engine.checkpoints.quantized_cache import QuantizedCache, Source, keep_folder
+from app.engine.checkpoints.tensors import Tensors, unsupported
 from app.engine.quantized.kernels import Kernels, find_kernels
+from app.engine.quantized.layout import LAYOUT_VERSION, pack_int4, pack_int8
 from app.engine.quantized.linear import Int4Linear, Int8Linear
 from app.engine.quantized.quantize import quantize_int4, quantize_int8
 
@@ -47,26 +48,27 @@ def read_packed(
 ) -> Any:
     """Load a checkpoint with its linear layers in int8 or int4, ready to generate.
 
-    `options` go to transformers. What was packed is kept on the disk where that is switched on.
+    Of a GGUF file the other formats too. `options` go to transformers. What was packed is kept on
+    the disk where that is switched on.
 
     Raises:
-        EngineUnavailable: `weights_unsupported`, for a checkpoint whose tensors are not those that
-            the model names.
+        EngineUnavailable: `weights_unsupported` or, of a GGUF file, `model_load_failed`, for a
+            checkpoint whose tensors are not those that the model names.
         OSError, ValueError, RuntimeError: the files cannot be read.
     """
     kernels: Kernels = config.kernels or find_kernels(native=config.native_kernels)
-    model = _without_storage(folder, options)
-    layers = _put_layers(model, weights, kernels)
+    model = _without_storage(folder, weights, options)
+    layers = _put_layers(model, weights, kernels) if weights.packed else {}
     tied = model.all_tied_weights_keys
     wanted = {name: t for name, t in model.state_dict().items() if name not in tied}
-    kept = _kept(folder, config, weights, kernels)
+    kept = _kept(folder, config, weights) if weights.packed else None
     found = kept.read(_forms(wanted)) if kept else None
     if found is not None:
         log.info("packed_weights_read", model_id=config.model_id, weights=weights.name)
         for name in list(found):
             _assign(model, name, found.pop(name))
     else:
-        _pack(model, layers, wanted, _Tensors(folder, model), kept, report)
+        _pack(model, layers, wanted, Tensors(folder, model), kept, report)
     _tie(model)
     _set_generation(model, folder)
     return model.eval()
@@ -87,14 +89,18 @@ class _NoStorage(TorchFunctionMode):
         return func(*args, **named)
 
 
-def _without_storage(folder: Path, options: Mapping[str, Any]) -> Any:
-    config = transformers.AutoConfig.from_pretrained(folder, **options)
+def _without_storage(folder: Path, weights: Format, options: Mapping[str, Any]) -> Any:
+    if is_gguf(folder):
+        config = gguf_config(folder)
+    else:
+        config = transformers.AutoConfig.from_pretrained(folder, **options)
     if getattr(config, "quantization_config", None) is not None:
-        raise _unsupported()
+        raise unsupported()
     trust = bool(options.get("trust_remote_code"))
     with MAKING, _NoStorage():
         make: Any = transformers.AutoModelForCausalLM.from_config
-        return make(config, dtype=torch.bfloat16, trust_remote_code=trust)
+        dtype = torch.bfloat16 if weights.packed else getattr(torch, weights.name)
+        return make(config, dtype=dtype, trust_remote_code=trust)
 
 
 def _put_layers(model: Any, weights: Format, kernels: Kernels) -> dict[str, nn.Module]:
@@ -125,7 +131,7 @@ def _pack(
     model: Any,
     layers: Layers,
     wanted: Mapping[str, Tensor],
-    tensors: _Tensors,
+    tensors: Tensors,
     kept: QuantizedCache | None,
     report: Callable[[float], None],
 ) -> None:
@@ -147,82 +153,37 @@ def _pack(
 
 
 def _made(
-    name: str, layer: nn.Module | None, tensors: _Tensors, wanted: Mapping[str, Tensor]
+    name: str, layer: nn.Module | None, tensors: Tensors, wanted: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a layer, or of a parameter that stays as it is."""
     if layer is None:
-        # A copy, since the tensor is a view of the whole file.
-        yield name, tensors.read(name).to(wanted[name].dtype, copy=True)
+        yield name, tensors.read(name, wanted[name].dtype)
         return
-    weight = tensors.read(f"{name}.weight")
-    if weight.dtype not in _FLOATS:
-        raise _unsupported()
-    if isinstance(layer, Int4Linear):
-        packed, scales_and_zeros = quantize_int4(weight, layer.pack, block=layer.block)
-        yield f"{name}.packed", packed
-        yield f"{name}.scales_and_zeros", scales_and_zeros
-    if isinstance(layer, Int8Linear):
-        packed, scales = quantize_int8(weight, layer.pack, block=layer.block)
-        yield f"{name}.packed", packed
-        yield f"{name}.scales", scales
+    yield f"{name}.packed", _packed(f"{name}.weight", layer, tensors)
     if f"{name}.bias" in wanted:
-        yield f"{name}.bias", tensors.read(f"{name}.bias").to(torch.bfloat16, copy=True)
+        yield f"{name}.bias", tensors.read(f"{name}.bias", torch.bfloat16)
 
 
-class _Tensors:
-    """The checkpoint's tensors by the model's own names; each is read when it is asked for."""
-
-    def __init__(self, folder: Path, model: Any) -> None:
-        self._files: dict[str, Path] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        for file in weight_files(folder):
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - it is no mapping
-                    self._files[name] = file
-                    self._shapes[name] = tuple(opened.get_slice(name).get_shape())
-        self._tied: Mapping[str, str] = model.all_tied_weights_keys
-        self._base = f"{model.base_model_prefix}."
-
-    def read(self, name: str) -> Tensor:
-        """Return a tensor that shares memory with its file."""
-        own = self._own(name)
-        # Opened for each: pages of a file that stays open would count as the process's memory.
-        with safe_open(self._files[own], framework="pt") as opened:
-            tensor: Tensor = opened.get_tensor(own)
-        return tensor
-
-    def elements(self, name: str, layer: nn.Module | None, wanted: Mapping[str, Tensor]) -> int:
-        """Return the elements of a layer's weight, or of a parameter.
-
-        Raises:
-            EngineUnavailable: `weights_unsupported`, when the files have none of that shape.
-        """
-        if isinstance(layer, Int8Linear | Int4Linear):
-            shape: tuple[int, ...] = (layer.out_features, layer.in_features)
-            name = f"{name}.weight"
-        else:
-            shape = tuple(wanted[name].shape)
-        if self._shapes[self._own(name)] != shape:
-            raise _unsupported()
-        return prod(shape)
-
-    def _own(self, name: str) -> str:
-        """Return what the files call a tensor: they may lack a tied one, or the prefix."""
-        for candidate in (name, self._tied.get(name, name)):
-            for own in (candidate, candidate.removeprefix(self._base)):
-                if own in self._files:
-                    return own
-        raise _unsupported()
+def _packed(name: str, layer: nn.Module, tensors: Tensors) -> Tensor:
+    """Return a weight as the layer holds it; what is in such blocks already is not rounded."""
+    blocks = tensors.blocks(name)
+    if blocks is not None:
+        if isinstance(layer, Int4Linear) and blocks.minimum is not None:
+            return pack_int4(blocks.codes, blocks.scale, blocks.minimum)
+        signed = blocks.signed()
+        if isinstance(layer, Int8Linear) and signed is not None:
+            return pack_int8(signed, blocks.scale)
+    weight = tensors.read(name)
+    if weight.dtype not in _FLOATS:
+        raise unsupported()
+    return quantize_int4(weight) if isinstance(layer, Int4Linear) else quantize_int8(weight)
 
 
-def _kept(
-    folder: Path, config: ModelConfig, weights: Format, kernels: Kernels
-) -> QuantizedCache | None:
+def _kept(folder: Path, config: ModelConfig, weights: Format) -> QuantizedCache | None:
     root = keep_folder(config.quant_cache_dir)
     if root is None:
         return None
-    layout = "native" if kernels.native else f"torch-{kernels.int4_block}"
-    return QuantizedCache(root, Source(folder, weights.name, layout))
+    return QuantizedCache(root, Source(folder, weights.name, f"squares-{LAYOUT_VERSION}"))
 
 
 def _assign(model: Any, name: str, tensor: Tensor) -> None:
@@ -244,16 +205,12 @@ def _tie(model: Any) -> None:
 
 
 def _set_generation(model: Any, folder: Path) -> None:
-    if (folder / "generation_config.json").is_file():
+    if is_gguf(folder):
+        set_rope(model, folder)
+        set_gguf_generation(model, folder)
+    elif (folder / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
 
 
 def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-
-
-def _unsupported() -> EngineUnavailable:
-    return EngineUnavailable(
-        "int8 and int4 cannot be made of this model's files: use V4_WEIGHTS=bfloat16.",
-        code="weights_unsupported",
-    )

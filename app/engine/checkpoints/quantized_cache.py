@@ -25,10 +25,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from app.engine.checkpoints.headers import weight_files
+from app.engine.checkpoints.headers import is_gguf, weight_files
 
 # Raised when tensors are named, laid out or computed in another way.
-LAYOUT = 3
+LAYOUT = 4
 _MANIFEST = "manifest.json"
 _FILE_BYTES = 256_000_000
 _SPARE_BYTES = 1_000_000_000
@@ -50,7 +50,7 @@ Keep = Callable[[str, Tensor], None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What was packed and how: the checkpoint's folder, the format, and the kernels' layout."""
+    """What was packed and how: the checkpoint's folder or file, the format, the layout's name."""
 
     folder: Path
     weights: str
@@ -66,7 +66,9 @@ class Source:
             OSError, ValueError, KeyError: the checkpoint cannot be read.
         """
         marks: list[Any] = [LAYOUT, self.weights, self.layout]
-        marks.append(hashlib.sha256((self.folder / "config.json").read_bytes()).hexdigest())
+        if not is_gguf(self.folder):
+            config = (self.folder / "config.json").read_bytes()
+            marks.append(hashlib.sha256(config).hexdigest())
         for file in weight_files(self.folder):
             real = file.resolve()
             if real.parent.name == "blobs":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.core.errors import EngineUnavailable
 from app.engine.checkpoints.config import ModelConfig
-from app.engine.checkpoints.files import Download, find_model, is_path, missing_folder
+from app.engine.checkpoints.files import Download, find_model, is_path, missing_path
 from app.engine.checkpoints.load import FAILED_LOAD_RETRY_S
 
 PROBE_CACHE_S = 5.0
@@ -74,7 +74,7 @@ class Availability:
         if folder is not None:
             return folder
         if is_path(config.model_id):
-            raise missing_folder()
+            raise missing_path(config.model_id)
         raise self._start_download()
 
     @contextmanager
@@ -119,7 +119,7 @@ class Availability:
 
     def _why_missing(self) -> EngineUnavailable:
         if is_path(self._config.model_id):
-            return missing_folder()
+            return missing_path(self._config.model_id)
         return self._download.state() or EngineUnavailable(
             "The model is not downloaded yet: the first request for it starts the download."
         )

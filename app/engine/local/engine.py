@@ -21,7 +21,7 @@ IDLE_CHECKS = 4
 
 
 class LocalEngine:
-    """`slots` generations at once, `max_waiting` more in line, in order of arrival (C25)."""
+    """`slots` generations at once, `max_waiting` more in line, clients in turn (C25, C34)."""
 
     name = "local"
 

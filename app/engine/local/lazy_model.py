@@ -28,7 +28,8 @@ from app.engine.checkpoints.formats import (
     choose,
     rows_at_once,
 )
-from app.engine.checkpoints.headers import Checkpoint, read_checkpoint
+from app.engine.checkpoints.gguf.config import read_gguf_checkpoint
+from app.engine.checkpoints.headers import Checkpoint, is_gguf, read_checkpoint
 from app.engine.checkpoints.load import (
     FLOAT16,
     cheap_rows,
@@ -220,7 +221,7 @@ class LazyModel:
     def _choose(self, folder: Path) -> Choice:
         """Compare what the checkpoint needs with what is there (C12)."""
         if self._checkpoint is None or self._checkpoint[0] != folder:
-            self._checkpoint = (folder, read_checkpoint(folder))
+            self._checkpoint = (folder, _read_sizes(folder, self.config))
         checkpoint = self._checkpoint[1]
         config = self.config
         if on_gpu(config.device_map):
@@ -281,3 +282,15 @@ class LazyModel:
         )
         self._report(1.0)
         return model, tokenizer
+
+
+def _read_sizes(folder: Path, config: ModelConfig) -> Checkpoint:
+    if not is_gguf(folder):
+        return read_checkpoint(folder)
+    if config.auto_class != PACKED_CLASS:
+        raise EngineUnavailable(
+            "A GGUF file cannot be the model that reads images: set VISION_MODEL_ID to a "
+            "repository or folder with safetensors.",
+            code="model_load_failed",
+        )
+    return read_gguf_checkpoint(folder)

@@ -30,7 +30,7 @@ from app.engine.local.preflight import (
 )
 
 if TYPE_CHECKING:
-    from app.engine.structured.grammar import Vocabulary
+    from app.engine.structured.vocabulary import Vocabulary
 
 DEFAULT_MAX_TOKENS = 1024
 
@@ -251,7 +251,7 @@ class ModelService:
 
     @classmethod
     def _vocabulary(cls, tokenizer: Any, eos_ids: list[int]) -> Vocabulary:
-        from app.engine.structured.grammar import Vocabulary
+        from app.engine.structured.vocabulary import Vocabulary
 
         kept = cls._kept_vocabulary
         if kept is None or kept[0] is not tokenizer or kept[1].eos_ids != frozenset(eos_ids):

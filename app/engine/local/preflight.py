@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from app.core.errors import Unsupported
 from app.engine.base import Fitted, GenerateRequest, Message
+from app.engine.checkpoints.headers import is_gguf
 from app.engine.prompting.tools import call_schema
 from app.engine.text.output_parser import CALL_END
 
 if TYPE_CHECKING:
-    from app.engine.structured.grammar import GrammarProcessor, Vocabulary
+    from app.engine.structured.grammar import GrammarProcessor
     from app.engine.structured.tool_call_grammar import ToolCallGrammar
+    from app.engine.structured.vocabulary import Vocabulary
 
 
 def check_fields(request: GenerateRequest, *, reads_images: bool) -> None:
@@ -77,6 +79,7 @@ def constraint_of(
         Unsupported: `unsupported_schema`, `budget_too_small`, `no_grammar`.
     """
     from app.engine.prompting.template import tokens_of
+    from app.engine.structured.completion import MAX_COMPLETION_BYTES
     from app.engine.structured.grammar import GrammarProcessor
     from app.engine.structured.tool_call_grammar import ToolCallGrammar
 
@@ -84,12 +87,23 @@ def constraint_of(
     if vocabulary is None:
         return None
     if schema is not None:
-        return GrammarProcessor(
-            vocabulary,
-            schema,
-            max_tokens=request.max_tokens,
-            chars_per_token=_chars_per_token(tokenizer, ids),
-        )
+
+        def held(max_tokens: int) -> GrammarProcessor:
+            return GrammarProcessor(
+                vocabulary,
+                schema,
+                max_tokens=max_tokens,
+                chars_per_token=_chars_per_token(tokenizer, ids),
+                prose=request.prose,
+            )
+
+        try:
+            return held(request.max_tokens)
+        except Unsupported as exc:
+            if exc.code != "budget_too_small" or schema is request.json_schema:
+                raise
+            # A call that is cut off ends with "length", as elsewhere; the budget stops it.
+            return held(MAX_COMPLETION_BYTES)
     if not request.tools:
         return None
     return ToolCallGrammar(
@@ -164,6 +178,10 @@ def end_ids_in(folder: Path, tokenizer: Any) -> list[int]:
     """Return the ids that end a turn, as `end_ids` finds them in the loaded model."""
     from app.engine.prompting.fit import end_ids_of
 
+    if is_gguf(folder):
+        from app.engine.checkpoints.gguf.tokenizer import gguf_end_ids
+
+        return end_ids_of(gguf_end_ids(folder), tokenizer)
     names = ("generation_config.json", "config.json")
     found = (_setting(folder / name, "eos_token_id") for name in names)
     return end_ids_of(next((own for own in found if own is not None), None), tokenizer)

@@ -15,7 +15,7 @@ import structlog
 from app.core.errors import EngineUnavailable, Unsupported
 from app.engine.base import Fitted, GenerateRequest, Message
 from app.engine.checkpoints.config import ModelConfig
-from app.engine.checkpoints.files import find_model, missing_folder
+from app.engine.checkpoints.files import find_model, missing_path
 from app.engine.checkpoints.load import FAILED_LOAD_RETRY_S
 from app.engine.local.model_service import ModelService
 from app.engine.local.preflight import thinking_of
@@ -124,7 +124,7 @@ class VisionModel(ModelService):
 def _read_processor(config: ModelConfig, tokenizer: Any) -> Any:
     folder = find_model(config.model_id, config.revision)
     if folder is None:
-        raise missing_folder()
+        raise missing_path(config.model_id)
     try:
         return read_processor(folder, tokenizer, trust_remote_code=config.trust_remote_code)
     except Exception as exc:

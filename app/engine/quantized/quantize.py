@@ -1,4 +1,4 @@
-"""Float weights to the numbers that `Int8Linear` and `Int4Linear` hold.
+"""Float weights to the packed ones that `Int8Linear` and `Int4Linear` hold.
 
 Works on a few rows at a time, so that nothing of a weight's own size is made beside the result. It
 knows neither models nor files.
@@ -12,110 +12,111 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from app.engine.quantized.int4_layout import GROUP
+from app.engine.quantized.layout import BLOCK, pack_int4, pack_int8, packed_shape
+from app.engine.quantized.native import matmul as native
+from app.engine.quantized.native.library import best_level
 
 # So many float32 values stay in a core's cache through all passes of the search, and are too few
 # for torch to split among threads: parts are what the threads share.
 _ELEMENTS_AT_ONCE = 1 << 15
-# Shares of a group's range: a narrower one rounds the many small weights more finely and cuts the
-# few large ones. Twice as many shares take twice as long and leave 0.7 % less error.
-_SHARES = (1.0, 0.9, 0.8)
-_LEAST_SCALE = 1e-9
+# Shares of a block's range that the search begins with: a narrower one rounds the many small
+# weights more finely and cuts the few large ones.
+_SHARES = (1.0, 0.92, 0.84)
+_LEAST, _MOST = 2.0**-24, 65504.0
+_LEAST_SPREAD = 1e-9
 
-Pack = Callable[[Tensor], Tensor]
-# Scale, zero and squared error of each group.
+# Scale, minimum and squared error of each block.
 _Best = tuple[Tensor, Tensor, Tensor]
 
 
-def quantize_int8(weight: Tensor, pack: Pack, *, block: int) -> tuple[Tensor, Tensor]:
-    """Return the packed (out, in) int8 and (out,) bfloat16 scales of a float (out, in) weight.
+def quantize_int8(weight: Tensor) -> Tensor:
+    """Return a float (out, in) weight packed in int8: each block's largest number is code 127."""
 
-    `pack` lays the levels of multiples of `block` outputs out as a kernel wants them.
+    def pack(rows: Tensor) -> Tensor:
+        values = rows.view(len(rows), -1, BLOCK)
+        scale = _half((values.abs().amax(2, keepdim=True) / 127).clamp_(_LEAST, _MOST))
+        codes = (values / scale).round_().clamp_(-127, 127).to(torch.int8)
+        return pack_int8(codes.view(len(values), -1), scale.squeeze(2))
+
+    return _by_rows(weight, 8, pack)
+
+
+def quantize_int4(weight: Tensor) -> Tensor:
+    """Return a float (out, in) weight packed in int4.
+
+    Scale and minimum of each block are those that leave the least squared error among some shares
+    of the block's own range, each refined by the least-squares line through its codes.
     """
-    packed = torch.empty(weight.shape, dtype=torch.int8)
-    scales = torch.empty(weight.shape[0], dtype=torch.bfloat16)
 
-    def fill(part: slice) -> None:
-        values = weight[part].float()
-        largest = values.abs().amax(1).clamp_(min=_LEAST_SCALE)
-        # Rounded first, so that the error of the scale is not added to that of the values.
-        scales[part] = (largest / 127).to(torch.bfloat16)
-        scale = scales[part].float().unsqueeze(1)
-        packed[part] = pack((values / scale).round_().clamp_(-127, 127).to(torch.int8))
+    def pack(rows: Tensor) -> Tensor:
+        values = rows.view(len(rows), -1, BLOCK)
+        scale, minimum = best_lines(values)
+        codes = _codes(values, scale, minimum).to(torch.uint8)
+        return pack_int4(codes.view(len(values), -1), scale.squeeze(2), minimum.squeeze(2))
 
-    _for_rows(weight, block, fill)
-    return packed, scales
+    return _by_rows(weight, 4, pack)
 
 
-def quantize_int4(weight: Tensor, pack: Pack, *, block: int) -> tuple[Tensor, Tensor]:
-    """Return the packed levels and (in / 128, out, 2) bfloat16 scales and zeros of a weight.
-
-    `pack` makes (out, in / 2) uint8 of (out, in) levels 0 to 15, for multiples of `block` outputs.
-
-    For each group of 128 inputs, the range is the one that leaves the least squared error among
-    some shares of the group's own, refined once by the least-squares line through its levels.
-    """
-    outputs, inputs = weight.shape
-    packed = torch.empty((outputs, inputs // 2), dtype=torch.uint8)
-    scales_and_zeros = torch.empty((inputs // GROUP, outputs, 2), dtype=torch.bfloat16)
-
-    def fill(part: slice) -> None:
-        values = weight[part].float().view(-1, inputs // GROUP, GROUP)
-        scale, zero = _best_lines(values)
-        levels = _levels(values, scale, zero).add_(8).view(-1, inputs)
-        packed[part] = pack(levels)
-        scales_and_zeros[:, part, 0] = scale.squeeze(2).t().to(torch.bfloat16)
-        scales_and_zeros[:, part, 1] = zero.squeeze(2).t().to(torch.bfloat16)
-
-    _for_rows(weight, block, fill)
-    return packed, scales_and_zeros
-
-
-def _best_lines(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scale and zero, (rows, groups, 1) each, for values of (rows, groups, 128)."""
+def best_lines(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scale and minimum, (rows, blocks, 1) each, for values of (rows, blocks, 32)."""
     low, high = values.aminmax(dim=2, keepdim=True)
     centre, half = (low + high) / 2, (high - low) / 2
-    best: _Best = (centre, centre, torch.full_like(centre, torch.inf))
+    best: _Best = (half, low, torch.full_like(low, torch.inf))
     for share in _SHARES:
-        scale = _rounded((2 / 15 * share * half).clamp_(min=_LEAST_SCALE))
-        # Levels go from -8 to 7: level 0 is half a step above the group's middle.
-        best = _better(values, (scale, _rounded(centre + scale / 2)), best)
-    levels = _levels(values, best[0], best[1])
-    mean_level, mean = levels.mean(2, keepdim=True), values.mean(2, keepdim=True)
-    spread = levels - mean_level
+        scale = _half((2 / 15 * share * half).clamp_(_LEAST, _MOST))
+        best = _better(values, scale, _half(centre - 7.5 * scale), best)
+        scale, minimum = _line(values, _codes(values, scale, _half(centre - 7.5 * scale)), best)
+        best = _better(values, scale, minimum, best)
+    return best[0], best[1]
+
+
+def _line(values: Tensor, codes: Tensor, best: _Best) -> tuple[Tensor, Tensor]:
+    """Return the least-squares line through the codes; the best so far where there is none."""
+    mean_code, mean = codes.mean(2, keepdim=True), values.mean(2, keepdim=True)
+    spread = codes - mean_code
     slope = (spread * values).sum(2, keepdim=True) / spread.square().sum(2, keepdim=True)
-    slope = _rounded(torch.where(slope > _LEAST_SCALE, slope, best[0]))
-    scale, zero, _ = _better(values, (slope, _rounded(mean - slope * mean_level)), best)
-    return scale, zero
+    slope = _half(torch.where(slope > _LEAST_SPREAD, slope, best[0]).clamp_(_LEAST, _MOST))
+    return slope, _half(mean - slope * mean_code)
 
 
-def _better(values: Tensor, line: tuple[Tensor, Tensor], best: _Best) -> _Best:
-    """Return, group by group, what leaves the lesser squared error: the line given or the best."""
-    scale, zero = line
-    made = _levels(values, scale, zero).mul_(scale).add_(zero)
+def _better(values: Tensor, scale: Tensor, minimum: Tensor, best: _Best) -> _Best:
+    """Return, block by block, what leaves the lesser squared error: the line given or the best."""
+    made = _codes(values, scale, minimum).mul_(scale).add_(minimum)
     error = made.sub_(values).square_().sum(2, keepdim=True)
     wins = error < best[2]
     return (
         torch.where(wins, scale, best[0]),
-        torch.where(wins, zero, best[1]),
+        torch.where(wins, minimum, best[1]),
         torch.where(wins, error, best[2]),
     )
 
 
-def _levels(values: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """Return the levels -8 to 7, as floats."""
-    return (values - zero).div_(scale).round_().clamp_(-8, 7)
+def _codes(values: Tensor, scale: Tensor, minimum: Tensor) -> Tensor:
+    """Return the codes 0 to 15, as floats."""
+    return (values - minimum).div_(scale).round_().clamp_(0, 15)
 
 
-def _rounded(numbers: Tensor) -> Tensor:
-    """Return what bfloat16 keeps of the numbers: the levels are chosen for what will be used."""
-    return numbers.to(torch.bfloat16).float()
+def _half(numbers: Tensor) -> Tensor:
+    """Return what float16 keeps of the numbers: the codes are chosen for what will be used."""
+    return numbers.clamp(-_MOST, _MOST).to(torch.float16).float()
 
 
-def _for_rows(weight: Tensor, multiple: int, fill: Callable[[slice], None]) -> None:
-    """Call `fill` with every part of the rows, each of a multiple of so many, in a few threads."""
-    step = max(1, _ELEMENTS_AT_ONCE // weight.shape[1] // multiple) * multiple
-    parts = [slice(at, at + step) for at in range(0, weight.shape[0], step)]
+def _by_rows(weight: Tensor, bits: int, pack: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what `pack` makes of all rows, some float32 (rows, in) at a time, by threads.
+
+    Kernels of our own do the same with twice as many shares in a twentieth of the time.
+    """
+    level = best_level()
+    outputs, inputs = weight.shape
+    packed = torch.empty(packed_shape(outputs, inputs, bits), dtype=torch.uint8)
+    step = max(1, _ELEMENTS_AT_ONCE // inputs // BLOCK) * BLOCK
+
+    def fill(first: int) -> None:
+        rows = weight[first : first + step].float()
+        made = native.pack(rows, bits=bits, level=level) if level else pack(rows)
+        packed[first // BLOCK : (first + step) // BLOCK] = made
+
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for _ in threads.map(fill, parts):
+        for _ in threads.map(fill, range(0, outputs, step)):
             pass
+    return packed

@@ -89,6 +89,7 @@ class _Answer:
         self._pieces = 0
         self._usage = (0, 0)
         self._calls: set[int] = set()
+        self._without_arguments: set[int] = set()
         self._waiting: tuple[TokenLogprob, ...] = ()
 
     def take(self, chunk: dict[str, Any]) -> list[Item]:
@@ -117,6 +118,9 @@ class _Answer:
             items += [Text(closing)] if closing else []
         if reason == "stop" and (self._calls or self._parser.called):
             reason = "tool_calls"
+        # A function without parameters: many servers send nothing at all.
+        if reason != "length":
+            items += [ToolCallPart(index, "{}") for index in sorted(self._without_arguments)]
         prompt_tokens, completion_tokens = self._usage
         finish = Finish(reason, prompt_tokens, completion_tokens or self._pieces)
         return [*self._announced(items), finish]
@@ -151,11 +155,15 @@ class _Answer:
         if not isinstance(index, int):
             # Without an index, a name begins a call and anything else belongs to the last one.
             index = len(self._calls) if name else max(len(self._calls) - 1, 0)
+        if arguments:
+            self._without_arguments.discard(index)
         if index in self._calls:
             return [ToolCallPart(index, arguments)] if arguments else []
         if not name:
             raise failed("The model server sent a call of a function without its name.")
         self._calls.add(index)
+        if not arguments:
+            self._without_arguments.add(index)
         call_id = str(call_id or f"call_{secrets.token_hex(12)}")
         return [ToolCallPart(index, arguments, id=call_id, name=str(name))]
 

@@ -17,6 +17,7 @@ from app.core.errors import AppError, EngineUnavailable, Overloaded, Unsupported
 from app.engine.base import Fitted, GenerateRequest, Item, Status
 from app.engine.remote.answer import read_answer
 from app.engine.remote.errors import failed, read_refusal, unavailable, unreachable
+from app.engine.remote.forced_tools import require_call
 from app.engine.remote.replicas import Replica, Replicas, read_bases
 from app.engine.remote.request import JSON_FORMS, check_images, encode_request
 
@@ -75,6 +76,19 @@ class RemoteEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Item, None]:
         """Yield the answer of a replica; another gets the request if it fails before any text.
+
+        Raises:
+            GenerationFailed: `upstream_failed`, or `upstream_ignored_tools`.
+            EngineUnavailable, Overloaded, Unsupported: as `_answer`.
+        """
+        required = request.tools and request.tool_choice == "required"
+        answer = require_call(self._answer, request) if required else self._answer(request)
+        async with aclosing(answer) as items:
+            async for item in items:
+                yield item
+
+    async def _answer(self, request: GenerateRequest) -> AsyncGenerator[Item, None]:
+        """Yield the answer of a replica, whatever it is.
 
         Raises:
             EngineUnavailable: `upstream_unavailable`, `upstream_unauthorized` or

@@ -99,7 +99,11 @@ class JsonCompleter:
 
     def accepts(self, data: bytes) -> bool:
         """Tell whether `data` may follow, without taking it."""
-        return int(self._matcher.validate_tokens(list(data))) == len(data)
+        return self.count_accepted(data) == len(data)
+
+    def count_accepted(self, data: bytes) -> int:
+        """Count how many bytes of `data` may follow, without taking them."""
+        return int(self._matcher.validate_tokens(list(data)))
 
     def take(self, data: bytes) -> bool:
         """Append `data`; False, and nothing else is defined any more, if it does not fit."""

@@ -9,13 +9,15 @@ or threads; torch and llguidance are imported when the first schema arrives.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import GenerationFailed, Unsupported
 from app.engine.structured.completion import JsonCompleter
 from app.engine.structured.schema_budget import CHARS_PER_TOKEN, fit_schema
 from app.engine.structured.schema_grammar import compile_grammar, required_names
+from app.engine.structured.text_steering import TextSteering
+from app.engine.structured.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -25,60 +27,6 @@ CHECKED_TOKENS = 16
 # Half a character (3 bytes), an escape, and the ellipsis of a string that may not be empty.
 TEXT_SLACK_TOKENS = 8
 _FRAGILE = frozenset(("pattern", "format", "patternProperties", "propertyNames", "multipleOf"))
-
-
-class Vocabulary:
-    """A tokenizer as llguidance sees it; made once for each loaded model (0.3 s for 32,000)."""
-
-    def __init__(self, tokenizer: Any, eos_ids: Sequence[int]) -> None:
-        """Wrap a fast Hugging Face tokenizer.
-
-        Raises:
-            Unsupported: `no_grammar`, when the tokenizer is not a fast one.
-        """
-        from llguidance import LLTokenizer
-
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None or not eos_ids:
-            raise Unsupported(
-                "This model's tokenizer cannot be held to a JSON schema: choose another model.",
-                code="no_grammar",
-            )
-        spec = json.loads(backend.to_str())
-        spec["padding"] = spec["truncation"] = None
-        self.tokens = LLTokenizer(json.dumps(spec), eos_token=list(eos_ids))
-        self.eos_ids = frozenset(eos_ids)
-        self.size = int(self.tokens.vocab_size)
-        self._plain: torch.Tensor | None = None
-
-    def bytes_of(self, token: int) -> bytes:
-        """Return the bytes that a token stands for; a model may know more tokens than these."""
-        return b"" if token >= self.size else bytes(self.tokens.decode_bytes([token]))
-
-    def encode(self, data: bytes) -> list[int]:
-        """Return tokens that spell `data` exactly, also when it starts inside a character."""
-        start = 0
-        while start < len(data) and 0x80 <= data[start] < 0xC0:
-            start += 1
-        head = [token for byte in data[:start] for token in self._encode(bytes([byte]))]
-        return head + self._encode(data[start:])
-
-    def _encode(self, data: bytes) -> list[int]:
-        found = list(self.tokens.tokenize_bytes(data)) if data else []
-        if bytes(self.tokens.decode_bytes(found)) != data:
-            raise Unsupported(
-                "This model's tokenizer cannot spell JSON: choose another model.", code="no_grammar"
-            )
-        return found
-
-    def plain(self) -> torch.Tensor:
-        """Return which tokens can neither end a string nor escape: (vocabulary,) bool."""
-        import torch
-
-        if self._plain is None:
-            flags = [not set(self.bytes_of(token)) & {0x22, 0x5C} for token in range(self.size)]
-            self._plain = torch.tensor(flags)
-        return self._plain
 
 
 class GrammarProcessor:
@@ -95,10 +43,11 @@ class GrammarProcessor:
         max_tokens: int,
         chars_per_token: float = CHARS_PER_TOKEN,
         written: bytes = b"",
+        prose: Collection[str] = (),
     ) -> None:
         """Compile the schema, with the lengths of its strings fitted to the budget.
 
-        `written`: the start of the object, when it is there already.
+        `written`: the start of the object, when it is there already. `prose`: see `TextSteering`.
 
         Raises:
             Unsupported: `unsupported_schema`, or `budget_too_small` when even the shortest object
@@ -112,6 +61,7 @@ class GrammarProcessor:
         self._vocabulary = vocabulary
         self._matcher = LLMatcher(vocabulary.tokens, grammar, log_level=0)
         self._completer = JsonCompleter(grammar, required=required_names(fitted))
+        self._steering = TextSteering(vocabulary.ends(), prose)
         self._remaining = max_tokens
         self._seen: int | None = None
         self._ended = False
@@ -135,6 +85,7 @@ class GrammarProcessor:
                 raise Unsupported(
                     "What is written already does not fit the JSON schema.", code="no_grammar"
                 )
+            self._steering.take(token, data)
 
     @property
     def complete(self) -> bool:
@@ -170,6 +121,7 @@ class GrammarProcessor:
         data = self._vocabulary.bytes_of(token)
         if not self._matcher.consume_token(token) or not self._completer.take(data):
             raise GenerationFailed("The model left the grammar of the JSON schema.")
+        self._steering.take(token, data)
         self._remaining -= 1
         followed = self._plan[1:] if self._plan and self._plan[0] == token else None
         completion = self._completer.follow(self._completion, data)
@@ -195,7 +147,11 @@ class GrammarProcessor:
         else:
             mask = self._mask()[: scores.shape[-1]]
             if not self.complete:
-                mask = self._within_budget(mask, scores[0, : mask.shape[0]])
+                known = scores[0, : mask.shape[0]]
+                mask, own = self._steered(mask, known)
+                if own is not known:
+                    scores = scores.clone()
+                    scores[0, : mask.shape[0]] = own
             allowed[: mask.shape[0]] = mask
         return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
 
@@ -212,6 +168,27 @@ class GrammarProcessor:
         if self._matcher.is_error():
             raise GenerationFailed("The grammar of the JSON schema became too complex.")
         return torch.from_numpy(bits.view(np.bool_))
+
+    def _steered(
+        self, mask: torch.Tensor, scores: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what of `mask` can be closed in time and ends well; and the scores to choose by.
+
+        Both are (vocabulary,). Where nothing of that can be closed in time, the budget wins.
+        """
+        coming = self._completion.count('"…"'.encode()) + self._completion.count(b'""')
+        preferred, own = self._steering.steer(
+            mask,
+            scores,
+            room=self._completer.count_accepted,
+            spare=self._remaining - len(self._plan) - self._slack,
+            coming=coming,
+        )
+        within = self._within_budget(preferred, own)
+        chosen = within & preferred
+        if bool(chosen.any()):
+            return chosen, own
+        return (within if preferred is mask else self._within_budget(mask, scores)), scores
 
     def _within_budget(self, mask: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Leave of `mask` what can still be closed in time; both are (vocabulary,)."""

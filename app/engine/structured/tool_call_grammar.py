@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import Unsupported
-from app.engine.structured.grammar import GrammarProcessor, Vocabulary
+from app.engine.structured.grammar import GrammarProcessor
+from app.engine.structured.vocabulary import Vocabulary
 from app.engine.text.output_parser import CALL, THINK, THINK_END
 from app.engine.text.tool_call_text import SPACE, Nesting
 

@@ -7,8 +7,10 @@ scripts that write no full stop (Thai, Lao, Khmer, Burmese) are cut at spaces in
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from app.engine.text.graphemes import grapheme_border
 
@@ -51,6 +53,11 @@ _CLOSERS = "\"'”’»›)\\]」』）】》〉"
 # Nothing follows the two runs, so the scan never backtracks.
 _END = re.compile(f"[.!?…‥؟{_INDIC_ENDS}{_WIDE_ENDS}]+[{_CLOSERS}]*")
 _ENDS = re.compile("[.!?…。！？।॥։።។؟۔][\"'”’»)\\]」』）】]*$")
+# What pysbd has rules for beyond abbreviations: quotes, brackets, lists, dots in a row, dashes.
+_INTRICATE = re.compile(
+    r"--|[\"“”„«»‘\[\](){}*\\/@_=<>|•⁃…!]|(?<!\w)'|\b\d{1,2}\. |\.\.|[^\x00-\u024f‘’“”–—€]"
+)
+_PLAIN_BORDER = re.compile(r"(?:^|(?<= ))([A-Z]?[a-z]{2,}|\d{4})[.?] (?=[A-Z])")
 _LIST_NUMBER = re.compile(r"(\d{1,3}\.)\s+")
 _QUOTATIVE = frozenset("とっで、，,")
 _ABBREVIATION_LIST = """
@@ -91,6 +98,13 @@ def split_sentences(text: str, language: str | None = None) -> list[str]:
         for sentence in sentences:
             found.extend(_chunks(sentence) if chunked else [sentence])
     return found
+
+
+def count_sentences(text: str, language: str | None = None) -> int:
+    """Count sentences by the linear scan alone, which is within a few of `split_sentences`."""
+    code = _language_of(text, language)
+    found = (s for line in text.splitlines() for s in _scan(line.strip(), ordinals=code != "en"))
+    return sum(sum(1 for _ in _chunks(one)) if code == "th" else 1 for one in found)
 
 
 def has_few_sentences(text: str, language: str | None = None) -> bool:
@@ -152,6 +166,8 @@ def _pysbd(paragraph: str, code: str) -> list[str] | None:
     first = _END.search(paragraph)
     if first is None or first.end() == len(paragraph):
         return [paragraph]
+    if code == "en" and (plain := _plainly(paragraph)) is not None:
+        return plain
     import pysbd
 
     try:
@@ -179,6 +195,32 @@ def _pysbd(paragraph: str, code: str) -> list[str] | None:
             at += number.end()
         spans.append([at, position])
     return [paragraph[start:end] for start, end in spans if end > start]
+
+
+def _plainly(paragraph: str) -> list[str] | None:
+    """Split an English paragraph in which nothing but a word's full stop is a mark, else None.
+
+    That is where pysbd can find nothing else, at a hundredth of its time.
+    """
+    if _INTRICATE.search(paragraph):
+        return None
+    borders = list(_PLAIN_BORDER.finditer(paragraph))
+    if any(border[1].lower() in _known_abbreviations() for border in borders):
+        return None
+    inside = re.sub(r"(?<=\d)\.(?=\d)", "", paragraph)
+    marks = sum(map(inside.count, ".?"))
+    if marks != len(borders) + paragraph.endswith((".", "?")):
+        return None
+    ends = [0, *(border.end() - 1 for border in borders), len(paragraph)]
+    return [paragraph[start:end].strip() for start, end in pairwise(ends)]
+
+
+@functools.cache
+def _known_abbreviations() -> frozenset[str]:
+    from pysbd.languages import Language
+
+    listed = Language.get_language_code("en").Abbreviation.ABBREVIATIONS
+    return _ABBREVIATIONS | {word.strip().lower() for word in listed}
 
 
 def _scan(paragraph: str, *, ordinals: bool) -> Iterator[str]:

@@ -39,6 +39,11 @@ _TITLE_KEYS = ("title", "section", "name", "heading")
 _FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)(?:```|\Z)", re.S)
 _BLOCK = re.compile(r"^[ \t]*(?:sections|outline):.*(?:\n(?:[ \t]*|[ \t]+.*|-.*))*", re.I | re.M)
 # What models write that know Markdown better than YAML: bullets, numbers, bold titles.
+_PLACEHOLDER = re.compile(
+    r"\W*(?:the |your )?(?:(?:first|second|third|1st|2nd|3rd|section|title|heading|topic)\W*)+"
+    r"(?:\d|one|two|three|here)?\W*",
+    re.IGNORECASE,
+)
 _MARKED = re.compile(r"^[ \t]*(?:[-*+]|\d{1,2}[.)])[ \t]+(\S.*)$", re.M)
 _LIST = re.compile(r"^[ \t]*-[ \t].*(?:\n(?:[ \t]+.*|-[ \t].*))*", re.M)
 
@@ -116,6 +121,8 @@ def _title(entry: Any) -> str:
         raise ValueError("a title was empty")
     if len(title) > MAX_TITLE_CHARS:
         raise ValueError(f"a title had more than {MAX_TITLE_CHARS} characters")
+    if _PLACEHOLDER.fullmatch(title):
+        raise ValueError("a title was a placeholder and no title of a section")
     if not is_one_line(title):
         raise ValueError("a title was not one line of text")
     return title

@@ -18,9 +18,9 @@ def outline_prompt(topic: str, problem: str | None = None) -> str:
         f"{OUTLINE_TASK} about this topic: {_quoted(topic)}\n"
         "Give the titles of its 3 main sections: each at most ten words, on one line, different "
         f"from the others. {_LANGUAGE}\n"
-        "Answer with YAML in flow style on one line, with every title in double quotes, and "
-        "nothing else:\n"
-        '{"sections": ["first title", "second title", "third title"]}'
+        "Answer with YAML in flow style on one line, and nothing else: a mapping in braces whose "
+        "one key is sections, and its value a list in brackets of the 3 titles, each in double "
+        "quotes."
     )
     if problem is not None:
         prompt += f"\nYour answer before this could not be used: {problem}. Keep to the format."

@@ -26,6 +26,7 @@ from app.services.media.reader import MediaPart
 
 JSON_OBJECT = {"type": "object"}
 # A function without parameters has none, and not any.
+_WITHOUT_MEANING = frozenset(("type", "title", "description", "$schema", "$id", "strict"))
 NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
@@ -108,7 +109,7 @@ def as_request(
         Tool(
             tool.function.name,
             tool.function.description or "",
-            tool.function.parameters or NO_PARAMETERS,
+            _parameters(tool.function.parameters),
         )
         for tool in body.tools or ()
         if body.tool_choice != "none" and forced in (None, tool.function.name)
@@ -152,6 +153,12 @@ def read_messages(given: Sequence[ChatMessage]) -> tuple[list[Message], list[Med
             media.append(_medium(part, param))
         messages.append(_turn(message, parts))
     return messages, media
+
+
+def _parameters(given: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a function's parameters; a schema that says nothing of any has none."""
+    says = {key for key, value in (given or {}).items() if value} - _WITHOUT_MEANING
+    return given if given and says else NO_PARAMETERS
 
 
 def _turn(message: ChatMessage, parts: list[str | int]) -> Message:

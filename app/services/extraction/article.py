@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from app.engine.text.sentences import count_words, looks_english, split_sentences
+from app.engine.text.sentences import count_sentences, count_words, looks_english
 from app.services.extraction.charset import clean_text, decode_text
 from app.services.extraction.html_article import read_html
 from app.services.extraction.page_metadata import PageMetadata
-from app.services.extraction.pdf_text import read_pdf
+from app.services.extraction.pdf.text import read_pdf
 from app.services.extraction.plain_text import read_plain_text
 from app.services.fetching.errors import broken_off, no_article
 from app.services.fetching.fetch import Page
@@ -45,6 +45,11 @@ class Article:
     sentence_count: int = 0
 
 
+def is_pdf(page: Page) -> bool:
+    """Whether a page is a PDF, whatever the site calls it."""
+    return page.media_type == "application/pdf" or page.body.startswith(b"%PDF-")
+
+
 def read_article(page: Page, *, min_chars: int = 100) -> Article:
     """Return the article of a page.
 
@@ -52,7 +57,7 @@ def read_article(page: Page, *, min_chars: int = 100) -> Article:
         ScrapeFailed: no_article, when fewer than `min_chars` characters of text were found.
     """
     partial = page.partial
-    if page.media_type == "application/pdf" or page.body.startswith(b"%PDF-"):
+    if is_pdf(page):
         text, title, author, created = read_pdf(page.body)
         facts = PageMetadata(title=title, author=author, date=created)
         method, reason = "pdf", "The PDF holds no text (a scan needs text recognition first)"
@@ -84,7 +89,7 @@ def read_article(page: Page, *, min_chars: int = 100) -> Article:
         language=language,
         partial=partial,
         word_count=count_words(content),
-        sentence_count=len(split_sentences(content, language)),
+        sentence_count=count_sentences(content, language),
     )
 
 

@@ -34,11 +34,12 @@ _CONSENT = (
     r"utilizamos (?:cookies|tecnologías)|su privacidad|a sua privacidade|usamos cookies",
     r"kami menggunakan cookie|kebijakan privasi",
 )
-_CONSENT_PHRASES = tuple(re.compile(phrase, re.IGNORECASE) for phrase in _CONSENT)
+# Tried only where a word begins, a pattern takes a fifth of the time.
+_CONSENT_PHRASES = tuple(re.compile(rf"\b(?:{phrase})", re.IGNORECASE) for phrase in _CONSENT)
 # Whatever asks for consent has one of these; looking for the phrases takes much longer.
-_CONSENT_WORD = re.compile(
-    r"cooki|privacy|partner|consent|einwillig|partenaires|privacidad|kebijakan", re.IGNORECASE
-)
+_CONSENT_WORDS = (
+    "cooki", "privacy", "partner", "consent", "einwillig", "partenaires", "privacidad", "kebijakan",
+)  # fmt: skip
 _CONSENT_NAMES = re.compile(
     r"cookie[-_ ]?(?:banner|consent|notice|law|bar|wall|policy|message)|consent|gdpr|onetrust|"
     r"didomi|cmp-|-cmp\b|usercentrics|cookiebot|trustarc|qc-cmp",
@@ -50,7 +51,7 @@ _INSERT_NAMES = re.compile(
     re.IGNORECASE,
 )
 CALL_TO_SUBSCRIBE = re.compile(
-    r"subscribe (?:now )?(?:to|for|and) (?:continue|keep|read|unlock|get)|"
+    r"\b(?:subscribe (?:now )?(?:to|for|and) (?:continue|keep|read|unlock|get)|"
     r"(?:to|and) (?:continue|keep) reading|continue reading (?:this|with|for)|"
     r"already (?:a|have a|an?) (?:subscriber|subscription|member|account)|"
     r"(?:sign|log) in to (?:continue|read|keep)|register (?:to|for free to) (?:continue|read)|"
@@ -61,7 +62,7 @@ CALL_TO_SUBSCRIBE = re.compile(
     r"create (?:a free|an) account to|unlock this article|subscribe to continue|"
     r"weiterlesen mit|jetzt (?:abonnieren|weiterlesen)|nur für abonnenten|"
     r"réservé aux abonnés|abonnez-vous pour|suscríbete para|solo para suscriptores|"
-    r"para continuar (?:leyendo|lendo)|exclusivo para assinantes|berlangganan untuk",
+    r"para continuar (?:leyendo|lendo)|exclusivo para assinantes|berlangganan untuk)",
     re.IGNORECASE,
 )
 _CONTAINERS = ("div", "section", "aside", "form", "dialog")
@@ -87,9 +88,12 @@ Lengths = dict[Any, int]
 def drop_furniture(tree: Any, title: str | None) -> bool:
     """Remove what is no part of the article; return whether a call to subscribe was among it."""
     lengths = text_lengths(tree)
-    _drop_consent(tree, lengths)
+    text = tree.text_content()
+    if speaks_of_consent(text):
+        _drop_consent(tree, lengths)
     _drop_inserts(tree, lengths)
-    called = _drop_calls(tree, lengths)
+    # Most pages call nobody, and looking into each of their boxes takes long.
+    called = bool(CALL_TO_SUBSCRIBE.search(text)) and _drop_calls(tree, lengths)
     _drop_teasers(tree, title, lengths)
     return called
 
@@ -97,8 +101,16 @@ def drop_furniture(tree: Any, title: str | None) -> bool:
 def consent_share(text: str) -> float:
     """Return the share of a text's lines that speak of consent, weighted by their length."""
     lines = [line for line in text.splitlines() if line.strip()]
-    consenting = sum(len(line) for line in lines if _speaks_of_consent(line))
+    consenting = sum(
+        len(line) for line in lines if any(phrase.search(line) for phrase in _CONSENT_PHRASES)
+    )
     return consenting / max(1, sum(map(len, lines)))
+
+
+def speaks_of_consent(text: str) -> bool:
+    """Say whether a text may ask for consent, from its words alone."""
+    lowered = text.lower()
+    return any(word in lowered for word in _CONSENT_WORDS)
 
 
 def consent_phrases(text: str) -> int:
@@ -106,29 +118,25 @@ def consent_phrases(text: str) -> int:
     return sum(bool(phrase.search(text)) for phrase in _CONSENT_PHRASES)
 
 
-def _speaks_of_consent(line: str) -> bool:
-    return any(phrase.search(line) for phrase in _CONSENT_PHRASES)
-
-
 def _drop_consent(tree: Any, lengths: Lengths) -> None:
     for box in list(islice(tree.iter(*_CONTAINERS), MAX_LOOKED_AT)):
-        if not _stands_in(box, tree):
-            continue
-        named = _CONSENT_NAMES.search(f"{box.get('class') or ''} {box.get('id') or ''}")
         if lengths[box] > CONSENT_CHARS or 2 * lengths[box] > lengths[tree]:
             continue
-        wanted = 1 if named else 3
         text = box.text_content()
-        if _CONSENT_WORD.search(text) and consent_phrases(text) >= wanted:
+        if not speaks_of_consent(text) or not _stands_in(box, tree):
+            continue
+        named = _CONSENT_NAMES.search(f"{box.get('class') or ''} {box.get('id') or ''}")
+        if consent_phrases(text) >= (1 if named else 3):
             box.drop_tree()
 
 
 def _drop_inserts(tree: Any, lengths: Lengths) -> None:
     """Remove small boxes that say of themselves that they are not the article."""
     for box in list(islice(tree.iter(*_CONTAINERS), MAX_LOOKED_AT)):
+        if lengths[box] >= CALL_CHARS or 2 * lengths[box] >= lengths[tree]:
+            continue
         named = _INSERT_NAMES.search(f"{box.get('class') or ''} {box.get('id') or ''}")
-        small = lengths[box] < CALL_CHARS and 2 * lengths[box] < lengths[tree]
-        if named and small and _stands_in(box, tree):
+        if named and _stands_in(box, tree):
             box.drop_tree()
 
 

@@ -10,7 +10,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from app.services.extraction.furniture import consent_phrases, consent_share
+from app.services.extraction.furniture import (
+    consent_phrases,
+    consent_share,
+    speaks_of_consent,
+)
 
 # Challenges, walls and error pages say little; an article about them says more.
 MAX_CHARS = 1_500
@@ -18,6 +22,8 @@ SHELL_CHARS = 600
 LONG_CHARS = 8_000
 TITLE_CHARS = 120
 MIN_INDEX_LINKS = 12
+# Challenge pages are small; half a megabyte of scripts takes 0.1 s to search.
+MAX_MARKUP_CHARS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +117,11 @@ def why_no_article(
     text that a reader sees. `markup`: the source. `scripted`: it has scripts or styles.
     """
     chars = len(found)
+    markup = markup[:MAX_MARKUP_CHARS]
     if chars > LONG_CHARS:
         return None
     visible = visible[: 4 * LONG_CHARS]
-    if consent_phrases(found) >= 3 and consent_share(found) > 0.6:
+    if _asks_for_consent(found):
         return CONSENT
     for signal, title, text, source in _PATTERNS:
         if chars >= signal.max_chars or len(visible) >= 4 * signal.max_chars:
@@ -123,15 +130,23 @@ def why_no_article(
             return signal.reason
         if text is not None and len(found or visible) < signal.max_chars and text.search(visible):
             return signal.reason
-        if source is not None and chars < SHELL_CHARS and source.search(markup):
+        if (
+            source is not None
+            and chars < SHELL_CHARS
+            and source.search(markup, 0, MAX_MARKUP_CHARS)
+        ):
             return signal.reason
-    if consent_phrases(visible) >= 3 and consent_share(visible) > 0.6:
+    if _asks_for_consent(visible):
         return CONSENT
     if chars < 100 and len(visible) < 200 and scripted:
         return EMPTY_SHELL
     if _is_index(found, tree, titles):
         return INDEX
     return None
+
+
+def _asks_for_consent(text: str) -> bool:
+    return speaks_of_consent(text) and consent_phrases(text) >= 3 and consent_share(text) > 0.6
 
 
 def _is_index(found: str, tree: Any, titles: list[str]) -> bool:

@@ -22,6 +22,7 @@ _SENTENCE_END = re.compile(r"[.!?:;…。！？।۔][\"'”’»)\]]*$")
 _INLINE_PARENTS = ("p", "li", "td", "dd", "blockquote", "figcaption", "div", "section", "article")
 _SENTENCE_PARENTS = ("p", "li", "td", "dd", "blockquote", "figcaption")
 MAX_LINK_CHARS = 200
+SENTENCE_CHARS = 60
 # A line that was wrapped by hand is about this long at least; shorter ones stand by themselves.
 WRAPPED_CHARS = 50
 LINE_CHARS = 300
@@ -144,6 +145,16 @@ def spell_formulas(tree: Any) -> None:
             math.remove(child)
         math.tag, math.text, math.tail = "span", text, tail
         math.attrib.clear()
+
+
+def spell_definitions(tree: Any) -> None:
+    """Make paragraphs of definitions that are sentences: extraction knows them in few places."""
+    for meaning in list(tree.iter("dd")):
+        if meaning.find("p") is None and len(meaning.text_content()) >= SENTENCE_CHARS:
+            meaning.tag = "p"
+            group = meaning.getparent()
+            if group is not None and group.tag == "dl":
+                group.tag = "div"
 
 
 def keep_inline_links(tree: Any) -> None:

@@ -27,6 +27,14 @@ def timed_out(limit_s: float) -> ScrapeFailed:
     )
 
 
+def too_costly() -> ScrapeFailed:
+    return ScrapeFailed(
+        "The page takes more time or memory to read than any article does: it may be damaged, or "
+        "made to do so; paste the text instead.",
+        code="page_too_complex",
+    )
+
+
 def too_large(max_bytes: int) -> ScrapeFailed:
     return ScrapeFailed(
         f"The page is larger than {max_bytes / 1e6:g} MB; paste the text instead.",

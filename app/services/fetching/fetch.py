@@ -37,6 +37,7 @@ from app.services.fetching.errors import (
     unresolved,
     unsupported_type,
 )
+from app.services.fetching.header_lines import LenientStream
 from app.services.fetching.media_type import (
     ARTICLE_TYPES,
     HTML,
@@ -125,9 +126,10 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
         failure: Exception = httpcore.ConnectError("no address")
         for address in self._addresses:
             try:
-                return await self._inner.connect_tcp(
+                stream = await self._inner.connect_tcp(
                     address, port, CONNECT_TIMEOUT_S, local_address, socket_options
                 )
+                return LenientStream(stream)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
                 failure = exc
         raise failure

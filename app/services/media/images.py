@@ -6,6 +6,7 @@ Its header is judged before a pixel is decoded. It knows nothing of requests or 
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.core.errors import AppError, InvalidInput
@@ -17,8 +18,19 @@ IMAGE_KINDS = "a JPEG, PNG, WebP or GIF image"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 MAX_PIXELS = 40_000_000
 MAX_ASPECT = 100
+# Encoders write about ten; a picture in the metadata has its own.
+MAX_SCANS = 64
 # No open model looks at more than about four megapixels of one image.
 MAX_SIDE = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image, upright and in RGB. `lossy`: it came as a JPEG; `scale`: how much larger it was."""
+
+    image: Image.Image
+    lossy: bool
+    scale: float
 
 
 def encode_image(data: bytes, *, param: str) -> bytes:
@@ -30,29 +42,49 @@ def encode_image(data: bytes, *, param: str) -> bytes:
     Raises:
         InvalidInput: invalid_image, image_too_large.
     """
+    decoded = decode_image(data, param=param)
+    return encode_pixels(decoded.image, lossy=decoded.lossy)
+
+
+def decode_image(
+    data: bytes, *, param: str, formats: tuple[str, ...] = FORMATS, kinds: str = IMAGE_KINDS
+) -> Decoded:
+    """Check a file and decode it as `encode_image` does. `kinds`: the formats, for people.
+
+    Raises:
+        InvalidInput: invalid_image, image_too_large.
+    """
     from PIL import Image, ImageOps
 
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
+        _check_scans(data)
         # Only these decoders are tried, whatever else is installed.
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_size(image.size, param)
+            longest = max(image.size)
             lossy = image.format in ("JPEG", "MPO")
             # JPEG is decoded at a half or a quarter of its size where that is enough.
             image.draft("RGB", (MAX_SIDE, MAX_SIDE))
             pixels = _on_white(ImageOps.exif_transpose(image))
             pixels.thumbnail((MAX_SIDE, MAX_SIDE))
-            return encode_pixels(pixels, lossy=lossy)
+            return Decoded(pixels, lossy, longest / max(pixels.size))
     except AppError:
         raise
     except (*bombs, MemoryError) as exc:
         raise _too_many_pixels(param) from exc
     except Exception as exc:
         raise InvalidInput(
-            f"This is not {IMAGE_KINDS}, or the file is damaged: send another file.",
+            f"This is not {kinds}, or the file is damaged: send another file.",
             code="invalid_image",
             param=param,
         ) from exc
+
+
+def _check_scans(data: bytes) -> None:
+    """Refuse a progressive JPEG of endless scans: each one costs a pass over all its pixels."""
+    if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > MAX_SCANS:
+        raise ValueError("too many scans")
 
 
 def _check_size(size: tuple[int, int], param: str) -> None:

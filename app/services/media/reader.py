@@ -12,23 +12,25 @@ import binascii
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from app.core.errors import AppError, InvalidInput, ScrapeFailed
+from app.core.worker import WorkerKilled, WorkerPool
 from app.services.fetching.fetch import FetchPolicy, Page, fetch
-from app.services.media.images import IMAGE_KINDS, encode_image, encode_pixels
-from app.services.media.videos import sample_frames
+from app.services.media.images import IMAGE_KINDS, encode_image
+from app.services.media.videos import encode_frames
 
 Kind = Literal["image", "video"]
+Result = TypeVar("Result")
 
 MAX_IMAGES = 16
 MAX_VIDEOS = 2
 MAX_IMAGE_BYTES = 10_000_000
 MAX_VIDEO_BYTES = 50_000_000
-# 256 tokens of Qwen3-VL a frame: sixteen frames fill half of a context of 8,192 tokens.
-MAX_FRAME_SIDE = 512
 FETCHES = 4
-DECODERS = 2
+# A 40-megapixel image takes 160 MB and a second or two.
+IMAGES = WorkerPool("images", processes=2, cpu_s=10.0, memory_bytes=1_000_000_000)
+VIDEOS = WorkerPool("videos", processes=1, cpu_s=60.0, memory_bytes=1_000_000_000)
 VIDEO_TIMEOUT_S = 30.0
 
 # "" is binary data that came without a type; what it is, the decoders say.
@@ -91,8 +93,6 @@ class MediaReader:
         self._max_video_frames = max_video_frames
         self._fetch = fetch_page
         self._fetching = asyncio.Semaphore(FETCHES)
-        # A 40-megapixel image takes 160 MB while it is decoded.
-        self._decoding = asyncio.Semaphore(DECODERS)
 
     async def read(self, parts: Sequence[MediaPart]) -> list[list[bytes]]:
         """Return the encoded images of every part, in order: one for an image, a video's frames.
@@ -127,8 +127,7 @@ class MediaReader:
         """
         if len(data) > MAX_IMAGE_BYTES:
             raise _too_large("image", param)
-        async with self._decoding:
-            return await asyncio.to_thread(encode_image, data, param=param)
+        return await _decoded("image", param, IMAGES.run(encode_image, data, param=param))
 
     async def _read(self, part: MediaPart) -> list[bytes]:
         if _WEB.match(part.source.lstrip()):
@@ -137,8 +136,8 @@ class MediaReader:
             data = await asyncio.to_thread(_decode_base64, part)
         if part.kind == "image":
             return [await self.read_image(data, param=part.param)]
-        async with self._decoding:
-            return await asyncio.to_thread(self._frames, data, part.param)
+        frames = VIDEOS.run(encode_frames, data, self._max_video_frames, param=part.param)
+        return await _decoded("video", part.param, frames)
 
     async def _download(self, part: MediaPart) -> bytes:
         try:
@@ -148,11 +147,17 @@ class MediaReader:
             raise _not_fetched(exc, part) from exc
         return page.body
 
-    def _frames(self, data: bytes, param: str) -> list[bytes]:
-        frames = sample_frames(
-            data, max_frames=self._max_video_frames, max_side=MAX_FRAME_SIDE, param=param
-        )
-        return [encode_pixels(frame, lossy=True) for frame in frames]
+
+async def _decoded(kind: Kind, param: str, work: Awaitable[Result]) -> Result:
+    try:
+        return await work
+    except WorkerKilled as killed:
+        raise InvalidInput(
+            f"The {kind} takes more time or memory to decode than any ordinary one: encode it "
+            "anew, or send a smaller one.",
+            code=f"invalid_{kind}",
+            param=param,
+        ) from killed
 
 
 def _check_source(part: MediaPart) -> None:

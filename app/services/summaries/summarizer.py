@@ -24,7 +24,7 @@ from app.core.errors import AppError, EngineUnavailable, GenerationFailed
 from app.engine.base import Engine, Finish, GenerateRequest, Status, Text, require_engine
 from app.engine.text.compact_json import CompactJson
 from app.engine.text.sentences import has_few_sentences, read_time_min
-from app.schemas.summary_v4 import StructuredSummary, summary_schema
+from app.schemas.summary_v4 import PROSE, StructuredSummary, summary_schema
 from app.services.summaries.prompts import prose_prompt, summary_prompt
 from app.services.summaries.sources import Source
 from app.stream.event import Draft, Event
@@ -64,6 +64,7 @@ class SummaryTask:
             json_schema=schema,
             document=document,
             style=self.style,
+            prose=() if schema is None else PROSE,
         )
 
     def key(self, engine: Engine) -> str:

@@ -101,7 +101,7 @@ def test_a_checkpoint_of_several_files_without_a_prefix_loads(
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_forced_slow_path_answers_as_the_fast_one(packable_checkpoint: Path, layout: str) -> None:
     """C12: a machine without AVX-512 or VNNI."""
-    slow = Kernels(False, 64, False, "float32")
+    slow = Kernels("float32")
     for weights in ("int8", "int4"):
         fast = service(packable_checkpoint, weights, kernels=kernels_of(layout))
         fast.get_model()
@@ -229,5 +229,5 @@ def test_loading_takes_the_finished_model_and_little_more(
     )
     assert done.returncode == 0, done.stderr
     peak_bytes, held_bytes = map(int, done.stdout.split()[-2:])
-    assert held_bytes < 0.52 * float_bytes
+    assert held_bytes < 0.55 * float_bytes
     assert peak_bytes < held_bytes + 80_000_000

@@ -655,3 +655,15 @@ def test_generate_runs_for_one_after_the_other(tmp_path: Path) -> None:
         assert ended.result(WAIT_S)[1].completion_tokens == 4
     hook.remove()
     assert run(loader.stream_generation("Hello", max_tokens=4))[1].completion_tokens
+
+
+async def test_a_call_that_the_budget_cuts_off_ends_with_length(checkpoint: Path) -> None:
+    """Issue 16, item 7: no 400 for a required call, and what came of it is passed on."""
+    engine = LocalEngine(service(checkpoint))
+    request = asked(tools=(WEATHER,), tool_choice="required", max_tokens=5)
+    fitted = await engine.fit(request)
+    async with aclosing(engine.generate(fitted.request)) as items:
+        found = [item async for item in items]
+    await engine.aclose()
+    assert isinstance(found[-1], Finish)
+    assert (found[-1].reason, found[-1].completion_tokens) == ("length", 5)

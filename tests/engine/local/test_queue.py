@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from app.core.client import current_client
 from app.core.errors import Overloaded
 from app.engine.local.queue import GenerationQueue, Ticket
 
@@ -92,3 +93,60 @@ def test_the_queue_serves_one_event_loop_after_another() -> None:
 
     asyncio.run(wait_behind())
     assert (queue.running, queue.waiting) == (0, 0)
+
+
+def entered(queue: GenerationQueue, client: str) -> Ticket:
+    token = current_client.set(client)
+    try:
+        return queue.enter()
+    finally:
+        current_client.reset(token)
+
+
+async def served(queue: GenerationQueue, tickets: list[Ticket]) -> list[str]:
+    """Release whoever runs, until nobody is left; return the clients as they were served."""
+    order: list[str] = []
+    while running := [t for t in tickets if t in queue._running]:
+        order.append(running[0].client)
+        running[0].release()
+    return order
+
+
+async def test_clients_are_served_in_turn() -> None:
+    """C34: one with many requests holds up another's first one by what runs already only."""
+    queue = GenerationQueue()
+    tickets = [entered(queue, "a") for _ in range(5)]
+    tickets += [entered(queue, "b") for _ in range(2)]
+    tickets += [entered(queue, "c")]
+    assert await served(queue, tickets) == ["a", "b", "c", "a", "b", "a", "a", "a"]
+
+
+async def test_positions_are_those_in_which_clients_are_served() -> None:
+    """C25: a position is honest, also when somebody is let in before."""
+    queue = GenerationQueue()
+    entered(queue, "a")
+    own = [entered(queue, "a") for _ in range(3)]
+    assert [await position(t) for t in own] == [1, 2, 3]
+    other = entered(queue, "b")
+    assert await position(other) == 1
+    assert [await position(t) for t in own] == [2, 3, 4]
+
+
+async def test_newcomers_do_not_hold_up_one_who_waits_for_ever() -> None:
+    queue = GenerationQueue()
+    tickets = [entered(queue, "a") for _ in range(3)]
+    for number in range(20):
+        tickets.append(entered(queue, f"new {number}"))
+        next(t for t in tickets if t in queue._running).release()
+    assert [t.position for t in tickets[:3]] == [None, None, None]
+
+
+async def test_who_leaves_the_line_has_lost_no_turn() -> None:
+    queue = GenerationQueue()
+    running = entered(queue, "x")
+    left = [entered(queue, "a") for _ in range(3)]
+    for ticket in left:
+        ticket.release()
+    first, second = entered(queue, "b"), entered(queue, "b")
+    again = entered(queue, "a")
+    assert await served(queue, [running, first, second, again]) == ["x", "b", "a", "b"]

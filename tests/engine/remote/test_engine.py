@@ -149,7 +149,8 @@ async def test_the_body_carries_every_field(stage: Stage) -> None:
         parallel_tool_calls=False,
         thinking=False,
     )
-    engine = stage.engine(Script(["x"]), model="mine", api_key="sk-local-secret")
+    called = {"tool_calls": [{"index": 0, "id": "c2", "function": {"name": "look"}}]}
+    engine = stage.engine(Script([called]), model="mine", api_key="sk-local-secret")
     await run(engine, request)
     image = {"url": f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}
     call = {"name": "look", "arguments": '{"at":1}'}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.engine.text.cut import cut_at_sentence
 from app.engine.text.sentences import (
     CHUNK_MAX_CHARS,
+    count_sentences,
     count_words,
     looks_english,
     read_time_min,
@@ -181,3 +182,21 @@ def test_hostile_text_takes_linear_time(name: str) -> None:
 def test_english_is_told_from_its_neighbours() -> None:
     assert looks_english(ENGLISH)
     assert not any(looks_english(ARTICLES[code]) for code in ARTICLES if code != "en")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("The boat sailed on Monday. It came back in May. Nobody had seen it since 2019. Why?", 4),
+        ("Growth was 3.5 percent last year. Prices rose by 2.1 percent.", 2),
+        ("He works for the state dept. Smith does not. The rest is quiet.", 3),
+    ],
+)
+def test_plain_paragraphs_are_split_as_others_are(text: str, count: int) -> None:
+    """A paragraph with nothing but full stops takes a shorter way to the same sentences."""
+    assert len(split_sentences(text, "en")) == count
+    assert (
+        split_sentences(f"{text} (So it is.)", "en")[: count - 1]
+        == (split_sentences(text, "en")[: count - 1])
+    )
+    assert abs(count_sentences(text, "en") - count) <= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.services.extraction.pdf_text import read_pdf
+from app.services.extraction.pdf.text import read_pdf
 
 Drawn = tuple[float, float, float, str]
 BODY = 10.0

@@ -9,7 +9,6 @@ import asyncio
 import base64
 import io
 import struct
-import threading
 import zlib
 from collections.abc import Awaitable
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 
 from app.core.errors import AppError, InvalidInput, ScrapeFailed
 from app.services.fetching.fetch import FetchPolicy, Page, fetch
+from app.services.media import reader
 from app.services.media.reader import Kind, MediaPart, MediaReader
 from tests.services.media.files import a_file, a_video, data_url, opened
 from tests.services.origin import Origin, redirect, response, serving
@@ -316,20 +316,28 @@ async def test_one_bad_part_ends_the_others_at_once() -> None:
     assert cancelled.is_set()
 
 
-async def test_decoding_keeps_the_event_loop_free() -> None:
-    """Rule: PIL works in a thread."""
+async def test_no_pixel_is_decoded_in_this_process() -> None:
+    """A hostile image can take its own process down, not the server."""
     seen: list[str] = []
-    real = Image.open
-
-    def spying(*args: Any, **options: Any) -> Any:
-        seen.append(threading.current_thread().name)
-        return real(*args, **options)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Image, "open", spying)
-        await read(data_url(a_file()))
-    assert seen
-    assert threading.main_thread().name not in seen
+        patch.setattr(Image, "open", lambda *_, **__: seen.append("opened"))
+        assert await read(data_url(a_file()))
+    assert seen == []
+
+
+async def test_an_image_that_takes_too_long_is_refused_and_the_next_one_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two progressive JPEGs with a repeated scan once stopped all image requests."""
+    monkeypatch.setattr(reader.IMAGES, "cpu_s", 0.0)
+    scans = a_file("JPEG", (3000, 3000), progressive=True)
+    # What follows the header of the last scan comes a thousand times.
+    last = scans.rindex(b"\xff\xda")
+    error = await refused(read(data_url(scans[:-2] + scans[last:-2] * 2000)))
+    assert error.code == "invalid_image"
+    assert "time or memory" in error.message
+    monkeypatch.undo()
+    assert await read(data_url(a_file()))
 
 
 def test_a_part_does_not_show_its_content() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from app.engine.text.sentences import ends_sentence
 from app.services.extraction.bylines import clean_authors
 from app.services.extraction.charset import clean_text
-from app.services.extraction.pdf_lines import Line, lines_of, without_furniture
+from app.services.extraction.pdf.lines import Line, lines_of, without_furniture
 from app.services.extraction.plain_text import paragraphs_of
 from app.services.fetching.errors import no_article
 
