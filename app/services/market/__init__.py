@@ -1,0 +1,1 @@
+"""The marketplace: accounts, goods, search, and an assistant that knows what is in stock."""
