@@ -38,6 +38,7 @@ from app.services.market.interpretation.words import (
     ENGLISH,
     FILLERS,
     INDONESIAN,
+    NEVER_MENDED,
     Query,
     folded,
     language_of,
@@ -57,9 +58,10 @@ _CABLELESS = re.compile(
 
 def parse(text: str) -> Interpretation:
     """Return what a query asks for; a query that says nothing asks for nothing."""
-    plain = _spelt(_parted(folded(text)))
+    # Numbers before spelling: "belas" is one letter from "beras".
+    plain = _spelt(with_digits(_parted(folded(text))))
     language = language_of(plain)
-    query = Query(_CABLELESS.sub("wireless", with_digits(plain)))
+    query = Query(_CABLELESS.sub("wireless", plain))
     radius_km = read_radius(query)
     tags = read_specs(query)
     least, most = read_budget(query, language)
@@ -133,7 +135,7 @@ def _spelt(text: str) -> str:
 
 
 def _mended(word: str) -> str:
-    known = _known(word) or word in INDONESIAN or word in ENGLISH
+    known = _known(word) or word in NEVER_MENDED or word in INDONESIAN or word in ENGLISH
     if len(word) < 4 or not word.isalpha() or known or place_named(word):
         return word
     near = [

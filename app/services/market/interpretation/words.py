@@ -37,6 +37,8 @@ _LISTS = {
     for heading, lines in sections_of("common_words.txt").items()
 }
 INDONESIAN, ENGLISH = _LISTS["indonesian"], _LISTS["english"] | _LISTS["english goods"]
+# One letter from the name of a good, and right as they are.
+NEVER_MENDED = _LISTS["like goods"]
 # Words of a query that no product is found by.
 FILLERS = INDONESIAN | _LISTS["english"] | _LISTS["fillers"]
 

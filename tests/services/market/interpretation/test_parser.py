@@ -144,6 +144,13 @@ def test_what_must_not_be_is_apart_from_what_is_wanted() -> None:
     assert parse("hp bekas").condition == parse("2nd hand phone").condition == "used"
 
 
+def test_a_slip_of_the_keys_is_mended_and_a_right_word_is_not() -> None:
+    assert parse("lptop gaming").category == "laptop"
+    assert parse("kamera seken").condition == "used"
+    assert budget("laptop dua belas juta") == (None, 12 * MILLION)
+    assert parse("kertas print").category is None
+
+
 def test_the_flagship_query_is_understood() -> None:
     """S4.31."""
     found = parse("laptop gaming Jakarta budget 10 juta").as_dict()
