@@ -13,7 +13,11 @@ from rapidfuzz.distance import OSA
 from app.services.market.interpretation.interpretation import Interpretation, Language, Sort
 from app.services.market.interpretation.money import read_budget
 from app.services.market.interpretation.numbers import with_digits
-from app.services.market.interpretation.places import place_named, read_place
+from app.services.market.interpretation.places import (
+    place_named,
+    read_place,
+    words_of_places,
+)
 from app.services.market.interpretation.specs import read_specs
 from app.services.market.interpretation.vocabulary import (
     BRANDS,
@@ -136,7 +140,7 @@ def _spelt(text: str) -> str:
 
 def _mended(word: str) -> str:
     known = _known(word) or word in NEVER_MENDED or word in INDONESIAN or word in ENGLISH
-    if len(word) < 4 or not word.isalpha() or known or place_named(word):
+    if len(word) < 4 or not word.isalpha() or known or word in words_of_places():
         return word
     near = [
         name

@@ -58,6 +58,12 @@ def _spellable() -> list[str]:
     return [name for name, (_, known) in _gazetteer().items() if known and len(name) >= 6]
 
 
+@lru_cache(maxsize=1)
+def words_of_places() -> frozenset[str]:
+    """Return the words that names of places are made of."""
+    return frozenset(word for name in _gazetteer() for word in name.split())
+
+
 def place_named(name: str) -> Place | None:
     """Return a place by its name or short name."""
     found = _gazetteer().get(" ".join(name.lower().split()))

@@ -79,6 +79,7 @@ def test_other_numbers_are_no_budget(query: str) -> None:
         ("semen di pati", "Pati"),
         ("laptop in South Jakarta", "Jakarta Selatan"),
         ("ac tebet", "Tebet"),
+        ("hp di pasar minggu", "Pasar Minggu"),
         ("kulkas pangkalpinang", "Pangkal Pinang"),
         ("kulkas di surbaya", "Surabaya"),
         ("hp kabupaten gianyar", "Gianyar"),
