@@ -21,7 +21,7 @@ from app.services.market.assistant.goods import (
     recommended,
     system_message,
 )
-from app.services.market.interpretation.interpretation import Interpretation, Sort
+from app.services.market.interpretation.interpretation import Condition, Interpretation, Sort
 from app.services.market.interpretation.merge import understand
 from app.services.market.interpretation.refine import nth_shown, refined
 
@@ -47,7 +47,7 @@ class Wanted:
     without: tuple[str, ...]
     min_price: int | None
     max_price: int | None
-    condition: str | None
+    condition: Condition | None
     here: tuple[float, float] | None
     radius_km: float | None
     sort: Sort | None
