@@ -1,0 +1,1 @@
+"""What a query of the marketplace asks for, read without a model; start with parser.py."""
