@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from app.api.market import accounts, admin, conversations, products, search, suppliers
+from app.api.market import (
+    accounts,
+    admin,
+    ai_search,
+    conversations,
+    products,
+    search,
+    suppliers,
+)
 
 ROUTERS = (
     accounts.router,
     suppliers.router,
     search.router,
+    ai_search.router,
     products.router,
     conversations.router,
     admin.router,
