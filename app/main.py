@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -58,24 +58,7 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> FastAPI:
             # Before the first request: a session that a crash cut short ends with `interrupted`.
             await parts.sessions.recover()
         async with asyncio.TaskGroup() as beside:
-            tasks = [
-                beside.create_task(
-                    background.sweep(
-                        parts.sessions,
-                        parts.memory_sessions,
-                        summarizer=parts.summarizer,
-                        ttl_s=settings.sessions_ttl_seconds,
-                    )
-                ),
-                beside.create_task(parts.sessions.maintain()),
-                beside.create_task(parts.engines.maintain()),
-                beside.create_task(background.warm(PAGES)),
-                beside.create_task(background.watch_loop()),
-            ]
-            if parts.market.is_there():
-                tasks.append(beside.create_task(background.open_market(parts.market)))
-            if settings.preload_models:
-                tasks.append(beside.create_task(background.preload(parts.engine)))
+            tasks = [beside.create_task(work) for work in _beside(parts, settings)]
             try:
                 yield
             finally:
@@ -101,6 +84,27 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> FastAPI:
     install_description(app, lambda: services().chat.models()[0])
     _mount(app, settings)
     return app
+
+
+def _beside(parts: Services, settings: Settings) -> list[Coroutine[None, None, None]]:
+    """Return what runs beside the requests."""
+    work = [
+        background.sweep(
+            parts.sessions,
+            parts.memory_sessions,
+            summarizer=parts.summarizer,
+            ttl_s=settings.sessions_ttl_seconds,
+        ),
+        parts.sessions.maintain(),
+        parts.engines.maintain(),
+        background.warm(PAGES),
+        background.watch_loop(),
+    ]
+    if parts.market.is_there():
+        work.append(background.open_market(parts.market))
+    if settings.preload_models:
+        work.append(background.preload(parts.engine))
+    return work
 
 
 def _mount(app: FastAPI, settings: Settings) -> None:

@@ -71,7 +71,7 @@ def test_importing_the_application_loads_no_model_library() -> None:
     program = (
         "import sys, app.main\n"
         "heavy = {'torch', 'transformers', 'scipy', 'trafilatura', 'llguidance', 'pypdf',\n"
-        "    'sqlalchemy', 'alembic', 'jwt', 'pwdlib', 'rapidfuzz', 'Sastrawi', 'psycopg'}\n"
+        "    'sqlalchemy', 'alembic', 'jwt', 'pwdlib', 'Sastrawi', 'psycopg'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     printed = subprocess.run(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from app.api.deps import ServicesDep
+from app.api.docs.requests import body_examples, example
 from app.api.market.deps import PartsDep, Words, market_errors
 from app.api.market.search import answer
 from app.db.geography import Point
@@ -18,6 +19,12 @@ from app.services.market.filters import SearchFilters
 from app.services.market.interpretation.merge import understand
 
 router = APIRouter(tags=["Products"])
+
+
+class UnderstoodHitList(HitList):
+    """Hits, and how the query was understood."""
+
+    interpretation: dict[str, Any]
 
 
 class AiSearchBody(BaseModel):
@@ -31,11 +38,18 @@ class AiSearchBody(BaseModel):
 @router.post(
     "/api/products/ai-search",
     operation_id="ai_search_products",
+    response_model=UnderstoodHitList,
     responses=market_errors(),
     summary="Find goods in your own words",
+    openapi_extra=body_examples(
+        {"laptop": example("In Indonesian", query="laptop gaming Jakarta budget 10 juta")}
+    ),
 )
 async def ai_search(parts: PartsDep, services: ServicesDep, body: AiSearchBody) -> Response:
-    """The answer has the interpretation that was used; a place that is named goes before yours."""
+    """The answer has the interpretation that was used; a place that is named goes before yours.
+
+    curl -N http://127.0.0.1:7860/api/products/ai-search -H 'Content-Type: application/json' -d '{"query":"laptop gaming Jakarta budget 10 juta"}'
+    """  # noqa: E501
     pages: list[HitList] = []
 
     async def find(asked: Wanted) -> Found:
