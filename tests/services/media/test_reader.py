@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from app.core.errors import AppError, InvalidInput, ScrapeFailed
+from app.core.worker import WorkerKilled
 from app.services.fetching.fetch import FetchPolicy, Page, fetch
 from app.services.media import reader
 from app.services.media.reader import Kind, MediaPart, MediaReader
@@ -325,18 +326,27 @@ async def test_no_pixel_is_decoded_in_this_process() -> None:
     assert seen == []
 
 
-async def test_an_image_that_takes_too_long_is_refused_and_the_next_one_is_read(
+async def test_an_image_that_takes_too_long_is_refused_as_such(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two progressive JPEGs with a repeated scan once stopped all image requests."""
-    monkeypatch.setattr(reader.IMAGES, "cpu_s", 0.0)
-    scans = a_file("JPEG", (3000, 3000), progressive=True)
-    # What follows the header of the last scan comes a thousand times.
-    last = scans.rindex(b"\xff\xda")
-    error = await refused(read(data_url(scans[:-2] + scans[last:-2] * 2000)))
-    assert error.code == "invalid_image"
+    """A worker that is killed blames the file, not the server."""
+
+    async def killed(*_: object, **__: object) -> bytes:
+        raise WorkerKilled("images")
+
+    monkeypatch.setattr(reader.IMAGES, "run", killed)
+    error = await refused(read(data_url(a_file())))
+    assert (error.code, error.param) == ("invalid_image", PARAM)
     assert "time or memory" in error.message
-    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("scans", [100, 2000])
+async def test_a_jpeg_of_endless_scans_is_refused_and_the_next_image_is_read(scans: int) -> None:
+    """Two progressive JPEGs with a repeated scan once stopped all image requests."""
+    data = a_file("JPEG", (3000, 3000), progressive=True)
+    last = data.rindex(b"\xff\xda")
+    error = await refused(read(data_url(data[:-2] + data[last:-2] * scans)))
+    assert error.code == "invalid_image"
     assert await read(data_url(a_file()))
 
 
