@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import socket
@@ -15,6 +16,8 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 from sse_starlette.sse import AppStatus
+
+from app.core.worker import close_all
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +60,8 @@ class BoundedServer(Server):
         watchdog.start()
         await self._app.state.services().sessions.end_all(self._shutdown_s / 2)
         await super().shutdown(sockets)
+        # Here and not in lifespan: the signal is raised again, which leaves no time for `atexit`.
+        await asyncio.to_thread(close_all)
 
 
 def _exit_now() -> None:

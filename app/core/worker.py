@@ -8,10 +8,12 @@ those of a module.
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import sys
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 import structlog
@@ -28,6 +30,8 @@ Result = TypeVar("Result")
 TASKS_PER_PROCESS = 500
 # On a busy machine a second of CPU time takes several: the clock only ends what waits for ever.
 WALL_PER_CPU = 8.0
+# For the threads of a pool whose processes were killed.
+CLOSE_S = 1.0
 # Imported once, before workers are forked: a new worker is there within milliseconds. With these
 # `python -m app` is among them, whose module each worker imports.
 PRELOADED = (
@@ -84,9 +88,12 @@ class WorkerPool:
 
     def close(self) -> None:
         """End the processes and what they do; the pool may be used again."""
-        if self._pool is not None:
-            self._pool.stop()  # type: ignore[no-untyped-call]
-            self._pool = None
+        pool, self._pool = self._pool, None
+        _in_use.discard(self)
+        if pool is not None:
+            pool.stop()  # type: ignore[no-untyped-call]
+            with suppress(FutureTimeout, RuntimeError):
+                pool.join(timeout=CLOSE_S)
 
     def _open(self) -> ProcessPool:
         if self._pool is None or not self._pool.active:
@@ -97,7 +104,18 @@ class WorkerPool:
                 initargs=[self._memory_bytes],
                 context=_context(),
             )
+            _in_use.add(self)
         return self._pool
+
+
+_in_use: set[WorkerPool] = set()
+
+
+def close_all() -> None:
+    """End the processes of every pool, and give back the semaphores that they shared."""
+    for pool in tuple(_in_use):
+        pool.close()
+    gc.collect()
 
 
 def _context() -> multiprocessing.context.BaseContext:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,3 +106,21 @@ async def test_a_hostile_task_does_not_hold_up_the_others(pool: WorkerPool) -> N
             assert await pool.run(echo, str(number)) == str(number)
         with pytest.raises(WorkerKilled):
             await spinning
+
+
+def test_nothing_is_left_behind_by_a_server_that_a_signal_ends() -> None:
+    """uvicorn raises the signal again, so nothing that Python does at its exit is done."""
+    program = (
+        "import asyncio, os, signal\n"
+        "from app.core.worker import WorkerPool, close_all\n"
+        "pool = WorkerPool('test', processes=1, cpu_s=2, memory_bytes=1 << 30)\n"
+        "asyncio.run(pool.warm())\n"
+        "close_all()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    # The resource tracker outlives it, and says what was left before it closes its standard error.
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert "leaked" not in done.stderr
