@@ -210,23 +210,28 @@ def _local_roles(settings: Settings) -> dict[EngineRole, EngineSpec]:
         # As sessions: it is what users sent.
         "keep_s": settings.sessions_ttl_seconds,
     }
-    ModelServiceV4.configure(
-        model_id=settings.v4_model_id,
-        revision=settings.v4_model_revision,
-        weights=settings.v4_weights,
-        **common,
-    )
-    common |= {"device_map": settings.device_map, "weights": settings.torch_dtype}
+    summary = {"revision": settings.v4_model_revision, "weights": settings.v4_weights}
+    ModelServiceV4.configure(model_id=settings.v4_model_id, **summary, **common)
+    others = {
+        "device_map": settings.device_map,
+        "weights": settings.torch_dtype,
+        "revision": None,
+    }
     chat_id = settings.model_repo_id or settings.v4_model_id
-    ChatModel.configure(model_id=chat_id, setting="MODEL_REPO_ID", **common)
-    VisionModel.configure(model_id=settings.vision_model_id, setting="VISION_MODEL_ID", **common)
+    ChatModel.configure(model_id=chat_id, setting="MODEL_REPO_ID", **others, **common)
+    vision_id = settings.vision_model_id
+    if vision_id == settings.v4_model_id:
+        others |= summary
+    VisionModel.configure(model_id=vision_id, setting="VISION_MODEL_ID", **others, **common)
 
     def spec(model: type[ModelService]) -> EngineSpec:
         return EngineSpec(model.model_id(), lambda: _local(settings, model))
 
-    roles: dict[EngineRole, EngineSpec] = {"summary": spec(ModelServiceV4)}
+    roles: dict[EngineRole, EngineSpec] = {}
+    # First: what reads images also reads texts, and roles of one model share the first's engine.
     if _has_vision(settings):
         roles["vision"] = spec(VisionModel)
+    roles["summary"] = spec(ModelServiceV4)
     roles["chat"] = spec(ChatModel)
     return roles
 

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from app.engine.local.model_service import ChatModel
+from app.engine.local.vision_model import VisionModel
 from app.engine.registry import EngineSpec, Registry
 from app.services.model_loader_v4 import ModelServiceV4
 from tests.checkpoints import make_checkpoint
 from tests.engines import ARTICLE, ScriptedEngine
 from tests.servers import STREAM, serving
+from tests.services.media.files import a_file, data_url
+from tests.vision_checkpoint import make_vision_checkpoint
 
 
 def test_roles_of_the_same_key_share_an_engine() -> None:
@@ -75,3 +78,31 @@ def test_summaries_and_chat_load_the_same_model_once(
     assert roles["chat"]["loaded"]
     assert roles["summary"]["loaded"]
     assert not roles["vision"]["loaded"]
+
+
+def test_a_model_of_images_may_also_write_the_summaries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C6: VISION_MODEL_ID equal to V4_MODEL_ID is one set of weights for texts and images."""
+    folder = str(make_vision_checkpoint(tmp_path / "both"))
+    image = {"type": "image_url", "image_url": {"url": data_url(a_file(size=(64, 64)))}}
+    words = {"type": "text", "text": "What is this?"}
+    VisionModel.unload()
+    for role in (VisionModel, ModelServiceV4, ChatModel):
+        # Its configuration is the class's own; others find theirs again.
+        monkeypatch.setattr(role, "_lazy", role._lazy)
+    try:
+        with serving(
+            summary_engine="local", v4_model_id=folder, vision_model_id=folder, v4_weights="float32"
+        ) as server:
+            assert "event: result" in server.post(STREAM, {"text": ARTICLE, "max_tokens": 128}).text
+            for content in ("hello", [words, image]):
+                body = {"messages": [{"role": "user", "content": content}], "max_tokens": 4}
+                answer = server.post("/v1/chat/completions", body)
+                assert answer.status_code == 200, answer.text
+            roles = server.get("/health").json()["roles"]
+    finally:
+        VisionModel.unload()
+    assert all(roles[role]["loaded"] for role in ("summary", "chat", "vision"))
+    assert ModelServiceV4.info()["loaded"] is False
+    assert ChatModel.info()["loaded"] is False
